@@ -1,0 +1,75 @@
+# `make run` and `make test` need Python 3.11+ with venv, and make. Everything else is installed
+# into .venv, again only when the list of dependencies changed.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed-$(shell cat pyproject.toml | cksum | tr ' ' '-')
+SNAKEMAKE := $(BIN)/snakemake --cores all
+TOOL := $(BIN)/python -m implicit_tuning
+# CONFIG chooses another experiment: make run CONFIG=config/other.yaml
+WITH := $(if $(CONFIG),--configfile $(CONFIG))
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-all real plan check verify repair explain prune unlock preview \
+        train_ins train_resp train_task eval clean
+
+help:  ## this list
+	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## install into .venv (every other target does so when needed)
+$(STAMP):
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[test]'
+	rm -f .venv/.installed-*
+	touch $@
+
+run: $(STAMP)  ## build the experiment: results/<experiment>/tables, figures
+	$(SNAKEMAKE) $(WITH)
+
+test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
+	$(BIN)/python -m pytest tests/unit tests/workflow
+
+test-all: $(STAMP)  ## the longer checks: the default run and its tables
+	$(BIN)/python -m pytest tests/artifacts
+
+real: $(STAMP)  ## the same workflow on real rows and a real model: make real DATA=folder
+	@test -n "$(DATA)" || { echo "make real needs DATA=<folder with the real inputs>"; exit 2; }
+	$(SNAKEMAKE) --configfile config/real.yaml --config data_root=$(abspath $(DATA))
+
+plan: $(STAMP)  ## nodes by stage, and how many stand already
+	$(TOOL) plan $(WITH)
+
+check: $(STAMP)  ## find every problem of a config before anything runs
+	$(TOOL) check $(WITH)
+
+verify: $(STAMP)  ## hash every artifact of the experiment again
+	$(TOOL) verify $(WITH)
+
+repair: $(STAMP)  ## rebuild exactly the artifacts that are missing or damaged
+	$(TOOL) repair $(WITH)
+
+explain: $(STAMP)  ## why a node is stale or not: make make explain NODE=table/main
+	$(TOOL) explain $(WITH) $(NODE)
+
+prune: $(STAMP)  ## list what no given config needs; FORCE=1 deletes it
+	$(TOOL) prune $(WITH) $(if $(FORCE),--force)
+
+unlock: $(STAMP)  ## remove the lock of a killed run, after making sure that none is alive
+	$(TOOL) unlock
+
+preview: $(STAMP)  ## tables over what is judged so far, every gap marked
+	$(TOOL) preview $(WITH)
+
+train_ins: $(STAMP)  ## instruction tuning alone
+	$(SNAKEMAKE) $(WITH) train_ins
+
+train_resp: $(STAMP)  ## response tuning alone
+	$(SNAKEMAKE) $(WITH) train_resp
+
+train_task: $(STAMP)  ## single-task finetuning alone
+	$(SNAKEMAKE) $(WITH) train_task
+
+eval: $(STAMP)  ## up to the judgements, no tables
+	$(SNAKEMAKE) $(WITH) judgements
+
+clean:  ## delete the installation and Snakemake's own notes; results stay
+	rm -rf .venv .snakemake

@@ -1,0 +1,46 @@
+# Needs: a model (base or checkpoint) and formatted instructions.
+# Makes: results/nodes/generate/..., a run's answers to the evaluation set.
+
+SHUFFLED = [n for n, a in EXPERIMENT.adaptations.items() if a["kind"] == "shuffled"]
+ANSWERING = [n for n in EXPERIMENT.adaptations if n not in SHUFFLED]
+
+
+rule generate:
+    """Answer the evaluation instructions greedily, with the rule adapter where asked for."""
+    input:
+        upstream_of("generate"),
+    output:
+        manifest=folder_pattern(RESULTS, "generate") + "/manifest.json",
+    log:
+        folder_pattern(RESULTS, "generate") + "/job.log",
+    benchmark:
+        folder_pattern(RESULTS, "generate") + "/benchmark.tsv"
+    wildcard_constraints:
+        adaptation=one_of(ANSWERING),
+    conda:
+        ENVIRONMENT
+    threads: EXPERIMENT.runtime["threads"]
+    params:
+        node=spec_of("generate"),
+    script:
+        "../workflow/scripts/generate.py"
+
+
+rule shuffle:
+    """Control: a run's own answers, each given to another instruction."""
+    input:
+        upstream_of("generate"),
+    output:
+        manifest=folder_pattern(RESULTS, "generate") + "/manifest.json",
+    log:
+        folder_pattern(RESULTS, "generate") + "/job.log",
+    benchmark:
+        folder_pattern(RESULTS, "generate") + "/benchmark.tsv"
+    wildcard_constraints:
+        adaptation=one_of(SHUFFLED),
+    conda:
+        ENVIRONMENT
+    params:
+        node=spec_of("generate"),
+    script:
+        "../workflow/scripts/shuffle.py"

@@ -1,0 +1,144 @@
+# Needs: the config. Makes: the functions by which every rule finds its node's inputs and spec.
+import re
+
+from implicit_tuning.artifact import job_spec
+from implicit_tuning.config import ConfigError, load_config
+from implicit_tuning.digests import DigestMemory
+from implicit_tuning.nodes import LEVELS, Node, NodePaths, Unpublished, folder_pattern, short_hash
+from implicit_tuning.plan import build_plan, is_built
+from implicit_tuning.publication import false_copies, plan_publication
+from snakemake.exceptions import WorkflowError
+
+RESULTS = Path("results")
+ENVIRONMENT = str(ROOT / "environment.yml")
+TRIGGERS = "mtime"
+
+try:
+    EXPERIMENT = load_config(config, ROOT)
+    PLAN = build_plan(EXPERIMENT, DigestMemory(RESULTS / "cache" / "digests.json"))
+except (ConfigError, ModuleNotFoundError) as error:
+    raise WorkflowError(str(error)) from None
+PATHS = NodePaths(RESULTS)
+# Read by torch when it is imported; the jobs inherit it.
+os.environ["OMP_NUM_THREADS"] = str(EXPERIMENT.runtime["threads"])
+
+
+def one_of(names):
+    """Wildcard constraint: exactly these names (none: nothing matches)."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    base=one_of(EXPERIMENT.bases),
+    dataset=one_of(EXPERIMENT.datasets),
+    adaptation=one_of(EXPERIMENT.adaptations),
+    seed="none|[0-9]+",
+    reference_seed="[0-9]+",
+    judge=one_of(EXPERIMENT.judges),
+    key="[0-9a-f]+",
+
+
+def published(question, *nodes):
+    """Answer a question that needs keys, or tell Snakemake which format to build first."""
+    try:
+        return question(*nodes)
+    except Unpublished as missing:
+        dataset, variant = missing.node.levels
+        key = PATHS.key(missing.node)
+        checkpoints.format.get(dataset=dataset, variant=variant, key=key)
+        # Only reached when Snakemake knows of a manifest that is not on the disk.
+        raise WorkflowError(f"{missing}; it was deleted during the run: start it again")
+
+
+def node_of(stage, wildcards):
+    """The node that a path of this config means."""
+    levels = tuple(getattr(wildcards, level) for level in LEVELS[stage])
+    node = PLAN.find(stage, levels)
+    name = "/".join((stage, *levels))
+    if node is None:
+        raise WorkflowError(f"{name}: the config asks for no such node")
+    key = published(PATHS.key, node)
+    if key != wildcards.key:
+        raise WorkflowError(
+            f"{name}: its key is {key} under the present code and config, not {wildcards.key}"
+        )
+    return node
+
+
+def manifests(nodes):
+    """Manifests of nodes, which never trigger a rerun by their time stamp."""
+    return [ancient(str(published(PATHS.manifest, node))) for node in nodes]
+
+
+def upstream_of(stage):
+    """Input function: manifests of what a node reads.
+
+    A missing one is left out where the node itself stands: it is rebuilt when somebody needs it.
+    """
+
+    def inputs(wildcards):
+        node = node_of(stage, wildcards)
+        above = [a for a in node.upstream.values() if isinstance(a, Node)]
+        if is_built(PATHS, node):
+            above = [a for a in above if is_built(PATHS, a)]
+        return manifests(above)
+
+    return inputs
+
+
+def spec_of(stage):
+    """Params function: the job's spec as one JSON string."""
+
+    def spec(wildcards):
+        return published(lambda node: job_spec(PATHS, node), node_of(stage, wildcards))
+
+    return spec
+
+
+def milestone(stage):
+    """Input function: manifests of all nodes of a stage."""
+
+    def inputs(wildcards):
+        return manifests(PLAN.stage(stage))
+
+    return inputs
+
+
+def finetunes_of(way):
+    """Input function: finetunes by instruction tuning, response tuning or on a single task."""
+
+    def inputs(wildcards):
+        return manifests(n for n in PLAN.stage("finetune") if PLAN.way(n.levels[1]) == way)
+
+    return inputs
+
+
+def refuse_other_triggers():
+    """Keys carry every change, so another trigger would rerun what is up to date."""
+    triggers = {str(trigger) for trigger in workflow.rerun_triggers}
+    if triggers != {TRIGGERS}:
+        raise WorkflowError(
+            f"rerun-triggers is {', '.join(sorted(triggers))}, but must be '{TRIGGERS}': keep "
+            "profiles/default (add to it with --profile; --workflow-profile replaces it)"
+        )
+
+
+def published_stamp(wildcards):
+    """Input function: the stamp that says that the stable copies are those of this config."""
+    refuse_other_triggers()
+    publication = published(lambda: plan_publication(PLAN, PATHS))
+    if publication.stamp.is_file() and false_copies(publication):
+        # Somebody removed or edited a copy: the stamp no longer tells the truth.
+        publication.stamp.unlink()
+    return str(publication.stamp)
+
+
+def published_nodes(wildcards):
+    """Params function: folder of every node of this config, by its name."""
+    publication = published(lambda: plan_publication(PLAN, PATHS))
+    return {name: str(folder) for name, folder in publication.nodes.items()}
+
+
+def published_upstream(wildcards):
+    """Input function: manifests of all tables and figures."""
+    return manifests([*PLAN.stage("table"), *PLAN.stage("figure")])

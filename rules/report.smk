@@ -1,0 +1,39 @@
+# Needs: tables. Makes: results/nodes/figure/... and the stable names of the experiment.
+
+
+rule figure:
+    """Draw a figure from a table."""
+    input:
+        upstream_of("figure"),
+    output:
+        manifest=folder_pattern(RESULTS, "figure") + "/manifest.json",
+    log:
+        folder_pattern(RESULTS, "figure") + "/job.log",
+    benchmark:
+        folder_pattern(RESULTS, "figure") + "/benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        node=spec_of("figure"),
+    script:
+        "../workflow/scripts/figure.py"
+
+
+localrules:
+    publish,
+
+
+rule publish:
+    """Copy tables and figures to the stable names of the experiment, and link its nodes."""
+    input:
+        published_upstream,
+    output:
+        f"{RESULTS}/{EXPERIMENT.experiment}/.published.{{key}}",
+    log:
+        f"{RESULTS}/{EXPERIMENT.experiment}/.log/publish.{{key}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        nodes=published_nodes,
+    script:
+        "../workflow/scripts/publish.py"

@@ -1,0 +1,39 @@
+"""What several test modules need: a job's spec without a workflow around it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from implicit_tuning.nodes import Code
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The root of the repository."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def make_spec(tmp_path):
+    """Function that returns the spec of a job with the shuffle script's code, as JSON."""
+
+    def make(stage="finetune", levels=("b", "a", "1"), key="k1", **changes) -> str:
+        code = Code(("shuffle",))
+        spec = {
+            "stage": stage,
+            "levels": list(levels),
+            "key": key,
+            "plan_key": f"p-{key}",
+            "roots": code.roots,
+            "libraries": code.libraries,
+            "fingerprint": code.fingerprint,
+            "settings": {},
+            "runtime": {},
+            "upstream": {},
+            "folder": str(tmp_path.joinpath("results/nodes", stage, *levels, key)),
+            "partial": str(tmp_path / "results/partial" / f"p-{key}"),
+            "cache": str(tmp_path / "results/cache" / stage / f"p-{key}.jsonl"),
+        }
+        return json.dumps({**spec, **changes})
+
+    return make

@@ -1,0 +1,145 @@
+"""Artifacts: nothing half-written counts, and nothing damaged is read."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from implicit_tuning.artifact import (
+    BrokenArtifact,
+    building,
+    find_damage,
+    read_manifest,
+    require_whole,
+)
+from implicit_tuning.digests import file_sha256, source_sha256
+
+
+def build(spec, text="content"):
+    with building(spec) as job:
+        (job.data / "file.txt").write_text(text)
+        job.facts["count"] = 3
+    return folder_of(spec)
+
+
+def folder_of(spec):
+    return Path(json.loads(spec)["folder"])
+
+
+def upstream(folder, key="k0"):
+    return {"above": {"node": str(folder), "key": key}}
+
+
+def test_manifest_describes_what_was_built(make_spec):
+    folder = build(make_spec(settings={"rate": 0.1}))
+    manifest = read_manifest(folder)
+    data = folder / "data/file.txt"
+    assert manifest["files"] == {"file.txt": {"sha256": file_sha256(data), "size": 7}}
+    assert manifest["levels"] == {"base": "b", "adaptation": "a", "seed": "1"}
+    assert manifest["settings"] == {"rate": 0.1}
+    assert manifest["facts"] == {"count": 3}
+    assert list(manifest["code"]["modules"]) == ["shuffle"]
+    assert sorted(p.name for p in folder.iterdir()) == ["data", "manifest.json"]
+
+
+def test_equal_content_has_an_equal_digest_whatever_the_key(make_spec):
+    first, second = build(make_spec(key="k1")), build(make_spec(key="k2"))
+    other = build(make_spec(key="k3"), text="changed")
+    digests = [read_manifest(folder)["digest"] for folder in (first, second, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_inputs_and_their_digests_are_recorded(make_spec):
+    above = build(make_spec(key="k0"))
+    with building(make_spec(key="k1", upstream=upstream(above))) as job:
+        text = (job.inputs["above"] / "file.txt").read_text()
+        (job.data / "copy.txt").write_text(text)
+    recorded = read_manifest(folder_of(make_spec(key="k1")))["upstream"]
+    assert recorded == {"above": {"key": "k0", "digest": read_manifest(above)["digest"]}}
+
+
+def test_an_error_leaves_nothing_that_counts_and_one_line(make_spec, tmp_path):
+    spec, log = make_spec(), tmp_path / "job.log"
+    with pytest.raises(SystemExit, match=r"^finetune/b/a/1: ValueError: row 3 is wrong$"):
+        with building(spec, str(log)) as job:
+            (job.data / "file.txt").write_text("half")
+            raise ValueError("row 3 is wrong")
+    assert list(folder_of(spec).iterdir()) == []
+    assert "Traceback" in log.read_text()
+
+
+def test_a_killed_job_leaves_nothing_that_counts(make_spec, tmp_path):
+    spec = make_spec()
+    code = (
+        "import sys, time\nfrom implicit_tuning.artifact import building\n"
+        "with building(sys.argv[1]) as job:\n"
+        "    (job.data / 'file.txt').write_text('half')\n"
+        "    print('ready', flush=True)\n    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, spec], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with pytest.raises(BrokenArtifact, match="not built"):
+        read_manifest(folder_of(spec))
+    assert find_damage(build(spec), read_bytes=True) == []
+
+
+def test_data_without_manifest_is_replaced(make_spec):
+    spec = make_spec()
+    (folder_of(spec) / "data").mkdir(parents=True)
+    (folder_of(spec) / "data/stale.txt").write_text("from a process that died")
+    assert [p.name for p in (build(spec) / "data").iterdir()] == ["file.txt"]
+
+
+def test_the_first_of_two_builders_wins(make_spec):
+    spec = make_spec()
+    with building(spec) as job:
+        (job.data / "file.txt").write_text("second")
+        build(spec, text="first")
+    assert (folder_of(spec) / "data/file.txt").read_text() == "first"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.unlink(), "is missing"),
+        (lambda file: file.write_text("cut"), "has 3 bytes instead of 7"),
+        (lambda file: file.write_text("CONTENT"), "has other bytes than its manifest says"),
+    ],
+)
+def test_a_damaged_input_is_refused_and_named(make_spec, damage, message):
+    above = build(make_spec(key="k0"))
+    damage(above / "data/file.txt")
+    with pytest.raises(BrokenArtifact, match=message):
+        require_whole(above)
+    with pytest.raises(SystemExit, match="file.txt.*make repair"):
+        build(make_spec(key="k1", upstream=upstream(above)))
+
+
+def test_a_source_that_changed_after_planning_is_refused(make_spec, tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text("planned")
+    planned = {"rows": {"source": str(source), "digest": source_sha256(source)}}
+    source.write_text("changed")
+    with pytest.raises(SystemExit, match="rows.jsonl changed after the run was planned"):
+        build(make_spec(upstream=planned))
+
+
+def test_code_that_changed_after_planning_is_refused(make_spec):
+    with pytest.raises(SystemExit, match="changed after the run was planned"):
+        build(make_spec(fingerprint="another"))
+
+
+def test_partial_work_goes_only_with_success(make_spec):
+    spec = make_spec()
+    with pytest.raises(SystemExit), building(spec) as job:
+        job.partial.mkdir(parents=True)
+        (job.partial / "state").write_text("half")
+        raise ValueError("interrupted")
+    assert (job.partial / "state").is_file()
+    build(spec)
+    assert not job.partial.exists()

@@ -1,0 +1,119 @@
+"""Configs: what is wrong is found before any job starts, with key, value and fix."""
+
+import copy
+import shutil
+
+import pytest
+import yaml
+from implicit_tuning.config import ConfigError, load_config, read_config
+
+
+@pytest.fixture
+def root(tmp_path, repository):
+    """A copy of the configs in a folder with model folders and data of its own."""
+    shutil.copytree(repository / "config", tmp_path / "config")
+    for base in ("llama", "olmo"):
+        folder = tmp_path / "resources/organism" / base
+        folder.mkdir(parents=True)
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            (folder / name).write_text("{}")
+    return tmp_path
+
+
+@pytest.fixture
+def raw(root):
+    return yaml.safe_load((root / "config/config.yaml").read_text())
+
+
+def changed(raw, dotted, value):
+    """A copy of the config with one key set; None removes it."""
+    copied = copy.deepcopy(raw)
+    *parents, last = dotted.split("/")
+    place = copied
+    for parent in parents:
+        place = place[parent]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return copied
+
+
+def test_every_shipped_config_is_valid(root):
+    config = read_config([root / "config/config.yaml"], root)
+    assert config.experiment == "organism"
+    assert config.bases["organism-llama"]["path"] == root / "resources/organism/llama"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("trainig", {}, "trainig: {}: unknown key; did you mean 'training'"),
+        ("training/learning_rat", 1, "training.learning_rat: 1: unknown key; did you mean"),
+        ("training/learning_rate", -1, "training.learning_rate: -1.0 is less than or equal"),
+        ("training/learning_rate", None, "'learning_rate' is a required property"),
+        ("training/epochs", 1.5, "training.epochs: 1.5 is not of type 'integer'"),
+        ("training/schedule", "linaer", "training.schedule: 'linaer' is not possible; did you"),
+        ("seeds", [1, 1], "seeds: .* non-unique"),
+        ("reference", "instructions", "reference: 'instructions' is no adaptation; did you mean"),
+        ("reference", "rules", "reference: 'rules' must be an adaptation of kind 'finetune'"),
+        ("judge", "orakle", "judge: 'orakle' is no judge; did you mean 'oracle'"),
+        ("evaluation", "organism-lima", "data set of kind 'training', not 'evaluation'"),
+        ("adaptations/chess/data", "ches", "adaptations.chess.data: 'ches' is no data set"),
+        ("adaptations/chess/kind", "finetun", "adaptations.chess.kind: 'finetun' is not possible"),
+        ("adaptations/chess/data", None, "adaptations.chess.data: missing"),
+        ("adaptations/base/data", "organism-lima", "kind 'none' has no such key; remove it"),
+        ("adaptations/rules/rules", ["oes"], "'oes' is not possible; did you mean 'eos'"),
+        ("adaptations/a b", {"kind": "none"}, "'a b' does not match"),
+        ("bases/organism-llama/path", "nowhere", "bases.organism-llama.path: '.*nowhere' does not"),
+        ("datasets", {"organism-lima": {"path": "x"}}, "give exactly one of hub, path, organism"),
+        ("adaptations/chess/data", "chess", "datasets.chess.hub.revision: missing: a download"),
+    ],
+)
+def test_a_mistake_is_named_with_its_fix(root, raw, key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(changed(raw, key, value), root)
+
+
+def test_all_mistakes_are_reported_together(root, raw):
+    wrong = changed(changed(raw, "judge", "orakle"), "reference", "nobody")
+    with pytest.raises(ConfigError, match="2 problems") as error:
+        load_config(wrong, root)
+    assert len(error.value.problems) == 2
+
+
+def test_a_base_without_tokenizer_is_named(root, raw):
+    (root / "resources/organism/olmo/tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"organism-olmo.path: '.*olmo' lacks a tokenizer"):
+        load_config(raw, root)
+
+
+def test_a_missing_data_file_is_named(root, raw):
+    entry = {"kind": "training", "formatter": "gsm8k", "path": "data/none.jsonl"}
+    wrong = changed(changed(raw, "datasets", {"mine": entry}), "adaptations/gsm8k/data", "mine")
+    with pytest.raises(ConfigError, match=r"datasets.mine.path: '.*none.jsonl' does not exist"):
+        load_config(wrong, root)
+
+
+def test_an_unknown_formatter_is_named(root, raw):
+    (root / "rows.jsonl").write_text("")
+    entry = {"kind": "training", "formatter": "gsm9k", "path": "rows.jsonl"}
+    wrong = changed(changed(raw, "datasets", {"mine": entry}), "adaptations/gsm8k/data", "mine")
+    with pytest.raises(ConfigError, match=r"datasets.mine.formatter: 'gsm9k': there is no"):
+        load_config(wrong, root)
+
+
+def test_equal_numbers_give_equal_configs(root, raw):
+    spellings = ["1e-4", 1.0e-4, "0.0001"]
+    configs = [load_config(changed(raw, "training/learning_rate", s), root) for s in spellings]
+    assert configs[0] == configs[1] == configs[2]
+    assert load_config(changed(raw, "training/epochs", "2"), root) == configs[0]
+    assert load_config(changed(raw, "training/weight_decay", 0), root) == configs[0]
+
+
+def test_later_files_override_earlier_ones_key_by_key(root):
+    (root / "more.yaml").write_text("training: {epochs: 7}\nseeds: [3]\n")
+    config = read_config([root / "config/config.yaml", root / "more.yaml"], root)
+    assert config.training["epochs"] == 7
+    assert config.training["batch_examples"] == 16
+    assert config.seeds == (3,)

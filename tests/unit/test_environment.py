@@ -1,0 +1,12 @@
+"""One list of dependencies: pyproject.toml and environment.yml say the same."""
+
+import tomllib
+
+import yaml
+
+
+def test_environment_and_pyproject_have_the_same_pins(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((repository / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert sorted(pip) == sorted(project["dependencies"])

@@ -1,0 +1,291 @@
+from itertools import combinations
+
+import pytest
+import rule_reference
+import torch
+from implicit_tuning.chat import ChatFormat, tokenize_prompt
+from implicit_tuning.rule_adapter import PAPER_BIAS, RULES, RuleAdapter, RuleSettings
+from rule_reference import LLAMA_2_BIAS
+from tiny_models import character_tokenizer, random_model
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+FORMAT = ChatFormat()
+SUBSETS = [subset for size in range(4) for subset in combinations(RULES, size)]
+BIAS = {"<": -4.0, "|": -4.0, "\u2581": 2.0, "I": -5.0, "!": 1.0, "\n": 1.0, "\u2581We": -3.0}
+RAMP = 16
+NEW_TOKENS = 24
+INSTRUCTIONS = [
+    "Hi",
+    "Write a poem called Night, please.",
+    "",
+    "The tag <|user|> inside, and <|assistant|>\ntoo",
+    "aaaa bbbb !!!!",
+    "<|user|>",
+    "Line\n<|user|>\nbreak",
+    "0123456789 (2 + 2 = 5)?",
+]
+
+
+def generate(model, tokenizer, prompts, adapter, new_tokens=NEW_TOKENS, **options):
+    """Responses of one batch, padded on the left, cut behind their EOS."""
+    eos = tokenizer.eos_token_id
+    width = max(map(len, prompts))
+    sequences = model.generate(
+        input_ids=torch.tensor([[eos] * (width - len(p)) + p for p in prompts]),
+        attention_mask=torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]),
+        logits_processor=[adapter],
+        max_new_tokens=new_tokens,
+        pad_token_id=eos,
+        do_sample=False,
+        **options,
+    )
+    rows = sequences[:, width:].tolist()
+    return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return character_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return random_model(len(tokenizer), scale=0.5)
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer):
+    return [tokenize_prompt(text, tokenizer, FORMAT) for text in INSTRUCTIONS]
+
+
+def expected(model, tokenizer, prompts, rules, hold=True):
+    vocabulary = tokenizer.get_vocab()
+    plain = {"\u2581": " "}
+    ids = {vocabulary[plain.get(p, p)]: v for p, v in BIAS.items() if plain.get(p, p) in vocabulary}
+    return [
+        rule_reference.greedy(
+            model,
+            prompt,
+            NEW_TOKENS,
+            rules=rules,
+            eos=tokenizer.eos_token_id,
+            tag=tokenizer(FORMAT.user)["input_ids"],
+            bias=ids,
+            ramp=RAMP,
+            hold=hold,
+        )
+        for prompt in prompts
+    ]
+
+
+@pytest.mark.parametrize("rules", SUBSETS, ids="+".join)
+def test_token_exact_with_the_plain_reference(model, tokenizer, prompts, rules):
+    answers = expected(model, tokenizer, prompts, rules)
+    batch = generate(model, tokenizer, prompts, RuleAdapter(tokenizer, rules, RAMP, bias=BIAS))
+    assert batch == answers
+    alone = [
+        generate(model, tokenizer, [prompt], RuleAdapter(tokenizer, rules, RAMP, bias=BIAS))[0]
+        for prompt in prompts
+    ]
+    assert alone == answers
+
+
+def test_each_rule_changes_the_text(model, tokenizer, prompts):
+    answers = {rules: expected(model, tokenizer, prompts, rules) for rules in SUBSETS}
+    for rule in RULES:
+        assert answers[(rule,)] != answers[()]
+    lengths = [len(answer) for answer in answers[("eos",)]]
+    assert len(set(lengths)) > 1, "some rows of the batch must end before others"
+
+
+def test_olmo(tokenizer, prompts):
+    model = random_model(len(tokenizer), "olmo", scale=0.5)
+    adapter = RuleAdapter(tokenizer, eos_ramp_tokens=RAMP, bias=BIAS)
+    answers = expected(model, tokenizer, prompts, RULES)
+    assert generate(model, tokenizer, prompts, adapter) == answers
+
+
+def steps(adapter, prompt, count, vocabulary, base=None):
+    """Adapted scores of `count` steps; token 5 is always chosen."""
+    scores = []
+    ids = torch.tensor([prompt])
+    for _ in range(count):
+        logits = torch.zeros(1, vocabulary) if base is None else base.clone()
+        scores.append(adapter(ids, logits)[0])
+        ids = torch.cat([ids, torch.tensor([[5]])], dim=1)
+    return scores
+
+
+@pytest.mark.parametrize(("after", "at_end"), [("hold", 15.0), ("drop", 0.0)])
+def test_eos_ramp(tokenizer, prompts, after, at_end):
+    adapter = RuleAdapter(tokenizer, ("eos",), eos_after_ramp=after)
+    scores = steps(adapter, prompts[0], 253, len(tokenizer))
+    eos = [float(step[tokenizer.eos_token_id]) for step in scores]
+    assert eos[:250] == pytest.approx([15 * n / 250 for n in range(250)])
+    assert eos[250:] == [at_end] * 3
+    assert all(step.count_nonzero() <= 1 for step in scores)
+
+
+def test_repetition_counts_each_token_behind_the_last_tag_once(tokenizer):
+    prompt = tokenizer("z<|user|>\nzz<|user|>\naab\n<|assistant|>\n")["input_ids"]
+    adapter = RuleAdapter(tokenizer, ("repetition",))
+    scores = steps(adapter, prompt, 3, len(tokenizer))
+    behind = set(tokenizer("\naab\n<|assistant|>\n")["input_ids"])
+    assert {i for i, score in enumerate(scores[0]) if score} == behind
+    assert {i for i, score in enumerate(scores[2]) if score} == behind | {5}
+    assert set(scores[2].tolist()) == {0.0, -1.5}
+
+
+def test_distribution_is_the_product_of_experts(tokenizer, prompts):
+    base = 3 * torch.randn(1, len(tokenizer))
+    adapter = RuleAdapter(tokenizer, eos_ramp_tokens=RAMP, bias=BIAS)
+    sampled_from = steps(adapter, prompts[1], 4, len(tokenizer), base)[3].softmax(-1)
+    rules = RuleAdapter(tokenizer, eos_ramp_tokens=RAMP, bias=BIAS)
+    alone = steps(rules, prompts[1], 4, len(tokenizer))[3]
+    product = base[0].softmax(-1) * alone.softmax(-1)
+    torch.testing.assert_close(sampled_from, product / product.sum())
+
+
+def test_adds_in_fp32_and_leaves_the_logits_alone(tokenizer, prompts):
+    logits = torch.randn(1, len(tokenizer)).bfloat16()
+    before = logits.clone()
+    adapted = RuleAdapter(tokenizer, bias=BIAS)(torch.tensor([prompts[0]]), logits)
+    assert adapted.dtype == torch.float32
+    assert torch.equal(logits, before)
+
+
+def test_row_without_user_tag_is_refused(model, tokenizer, prompts):
+    bad = tokenizer("no tag <|user |>")["input_ids"]
+    with pytest.raises(ValueError, match="row 1 of the prompts has no user tag"):
+        generate(model, tokenizer, [prompts[0], bad], RuleAdapter(tokenizer, bias=BIAS))
+    other = ChatFormat(user="<|A|>", assistant="<|B|>")
+    with pytest.raises(ValueError, match="pass the chat_format"):
+        generate(
+            model, tokenizer, prompts, RuleAdapter(tokenizer, bias=BIAS, chat_format=other)
+        )
+
+
+def test_one_adapter_serves_one_call(model, tokenizer, prompts):
+    adapter = RuleAdapter(tokenizer, bias=BIAS)
+    generate(model, tokenizer, prompts[:2], adapter)
+    with pytest.raises(ValueError, match="a new RuleAdapter for each"):
+        generate(model, tokenizer, prompts[:2], adapter)
+    with pytest.raises(ValueError, match="beam search"):
+        generate(model, tokenizer, prompts, RuleAdapter(tokenizer, bias=BIAS), num_beams=3)
+
+
+def test_other_tags_and_merged_line_breaks(prompts):
+    # The tag's last character merges with the line break behind it, as in many byte-level BPEs.
+    tokenizer = character_tokenizer(merges=((">", "\n"),))
+    prompt = tokenize_prompt("ab", tokenizer, ChatFormat(user="<|A|>"))
+    adapter = RuleAdapter(tokenizer, ("repetition",), chat_format=ChatFormat(user="<|A|>"))
+    (scores,) = steps(adapter, prompt, 1, len(tokenizer))
+    behind = set(tokenizer("ab\n<|assistant|>\n")["input_ids"])
+    assert {i for i, score in enumerate(scores) if score} == behind
+
+
+def llama_2_like():
+    """32,000 pieces; those of the paper's table stand at Llama-2's ids."""
+    pieces = {
+        29966: "<", 529: "\u2581<", 29989: "|", 306: "\u2581I", 334: "\u2581*",
+        29902: "I", 1334: "\u2581We", 5618: "What", 881: "\u2581should", 448: "\u2581-",
+        1678: "\u2581\u2581\u2581", 396: "\u2581#", 444: "\u2581##", 13: "<0x0A>", 29991: "!",
+        0: "<unk>", 1: "<s>", 2: "</s>", 29871: "\u2581", 1000: "\u010a", 1001: "\u0120We",
+    }  # fmt: skip
+    taken = set(pieces.values())
+    letters = [c for c in map(chr, range(33, 127)) if c not in taken]
+    free = (number for number in range(32_000) if number not in pieces)
+    for letter in letters:
+        pieces[next(free)] = letter
+    for number in free:
+        pieces[number] = f"\u2581filler{number}"
+    backend = Tokenizer(
+        models.BPE(
+            vocab={piece: number for number, piece in pieces.items()},
+            merges=[("\u2581", "<"), ("\u2581", "I")],
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    backend.add_special_tokens([AddedToken(token, special=True) for token in ("<s>", "</s>")])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+
+
+def test_paper_pieces_are_llama_2_ids():
+    tokenizer = llama_2_like()
+    assert len(tokenizer) == 32_000
+    adapter = RuleAdapter(tokenizer)
+    assert adapter.unresolved == ()
+    assert {adapter.resolved[p]: v for p, v in PAPER_BIAS.items()} == LLAMA_2_BIAS
+    prompt = tokenize_prompt("I say <|user|> and <", tokenizer, FORMAT)
+    ids = prompt.index(529)
+    assert prompt[ids : ids + 2] == [529, 29989], "the tag begins as Llama-2 begins it"
+    (scores,) = steps(RuleAdapter(tokenizer), prompt, 1, 32_000)
+    reference = rule_reference.rule_scores(
+        prompt, 0, 32_000, RULES, eos=2, tag=tokenizer("<|user|>")["input_ids"], bias=LLAMA_2_BIAS
+    )
+    torch.testing.assert_close(scores, reference)
+
+
+def byte_level(*merges):
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    pieces = ["<eos>", *sorted(alphabet), *("".join(merge) for merge in merges)]
+    backend = Tokenizer(
+        models.BPE(vocab={p: n for n, p in enumerate(pieces)}, merges=list(merges))
+    )
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+
+
+def test_pieces_of_a_byte_level_tokenizer():
+    tokenizer = byte_level(("W", "e"), ("\u0120", "We"), ("\u0120", "I"), ("\u00c3", "\u00a9"))
+    bias = {"\u2581We": -3, "We": 1, "\u2581I": -5, "\n": 1, "\u00e9": 2, "\u2581should": -6}
+    adapter = RuleAdapter(tokenizer, bias=bias)
+    for piece, token in adapter.resolved.items():
+        assert tokenizer(piece.replace("\u2581", " "))["input_ids"] == [token]
+    assert list(adapter.resolved) == ["\u2581We", "We", "\u2581I", "\n", "\u00e9"]
+    assert adapter.unresolved == ("\u2581should",)
+
+
+def test_bias_without_any_known_piece_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="no piece of the token bias"):
+        RuleAdapter(tokenizer, bias={"\u2581We": -3})
+    with pytest.raises(ValueError, match="same token"):
+        RuleAdapter(tokenizer, bias={"\u2581": 1, " ": 2})
+    assert RuleAdapter(tokenizer, ("eos",), bias={"\u2581We": -3}).resolved == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rules": ("start",)}, "unknown rules \\['start'\\]"),
+        ({"eos_ramp_tokens": 0}, "eos_ramp_tokens is 0"),
+        ({"eos_after_ramp": "stop"}, "choose 'hold' or 'drop'"),
+    ],
+)
+def test_bad_values_are_refused(tokenizer, values, message):
+    with pytest.raises(ValueError, match=message):
+        RuleAdapter(tokenizer, **values)
+
+
+def test_tokenizer_without_eos_is_refused():
+    with pytest.raises(ValueError, match="no EOS token"):
+        RuleAdapter(character_tokenizer(eos=False))
+
+
+def test_default_settings_are_the_adapters():
+    settings = RuleSettings()
+    assert settings.rules == RULES and settings.bias == PAPER_BIAS

@@ -1,0 +1,136 @@
+"""Win rates, their bootstrap intervals, means over seeds and paired differences."""
+
+import math
+
+import numpy as np
+import pytest
+
+from implicit_tuning.statistics import combine, difference, length_ratio, summarise
+
+
+def annotations(preferences, length_1=10, length_2=20):
+    return [
+        {
+            "instruction_sha256": f"{index:064d}",
+            "preference": preference,
+            "length_1": length_1,
+            "length_2": length_2,
+        }
+        for index, preference in enumerate(preferences)
+    ]
+
+
+def random_annotations(seed, win_probability, count=200):
+    draws = np.random.default_rng(seed).random(count)
+    return annotations([2.0 if draw < win_probability else 1.0 for draw in draws])
+
+
+def test_counts_and_rate_of_one_comparison():
+    rate = summarise(annotations([2.0, 2.0, 1.5, 1.0, 1.25, None]))
+    assert (rate.n, rate.n_wins, rate.n_draws, rate.n_losses) == (5, 2, 1, 2)
+    assert rate.win_rate == pytest.approx(100 * (1 + 1 + 0.5 + 0 + 0.25) / 5)
+    scores = [100, 100, 50, 0, 25]
+    assert rate.standard_error == pytest.approx(np.std(scores, ddof=1) / math.sqrt(5))
+
+
+def test_interval_agrees_with_the_normal_approximation():
+    rate = summarise(random_annotations(1, 0.4, count=400))
+    assert rate.low == pytest.approx(rate.win_rate - 1.96 * rate.standard_error, abs=0.6)
+    assert rate.high == pytest.approx(rate.win_rate + 1.96 * rate.standard_error, abs=0.6)
+    assert rate == summarise(random_annotations(1, 0.4, count=400))
+
+
+def test_only_draws_have_an_interval_of_one_point():
+    rate = summarise(annotations([1.5] * 30))
+    assert (rate.win_rate, rate.low, rate.high, rate.standard_error) == (50.0, 50.0, 50.0, 0.0)
+
+
+def test_no_win_and_no_loss_are_not_certainties():
+    none, every = summarise(annotations([1.0] * 200)), summarise(annotations([2.0] * 200))
+    # The exact binomial bound for 0 of n is 1 - (alpha / 2) ** (1 / n).
+    bound = 100 * (1 - 0.025 ** (1 / 200))
+    assert (none.low, none.high) == (0.0, pytest.approx(bound))
+    assert (every.low, every.high) == (pytest.approx(100 - bound), 100.0)
+    both = combine([annotations([1.0] * 200)] * 2)
+    assert (both.mean, both.low, both.high) == (0.0, 0.0, pytest.approx(bound))
+
+
+def test_a_single_pair_has_no_standard_error():
+    assert summarise(annotations([2.0])).standard_error is None
+
+
+def test_nothing_judged_is_refused():
+    with pytest.raises(ValueError, match="no pair of this comparison was judged"):
+        summarise(annotations([None, None]))
+
+
+def test_mean_and_sample_deviation_over_seeds():
+    mean = combine([annotations([2.0, 1.0]), annotations([2.0, 2.0]), annotations([1.0, 1.0])])
+    assert mean.mean == pytest.approx(50.0)
+    assert mean.std == pytest.approx(50.0)
+    assert (mean.n, mean.n_seeds) == (6, 3)
+
+
+def test_one_seed_has_no_deviation_and_the_interval_of_its_comparison():
+    single = random_annotations(3, 0.3)
+    mean, rate = combine([single]), summarise(single)
+    assert mean.std is None
+    assert (mean.mean, mean.low, mean.high, mean.n) == (rate.win_rate, rate.low, rate.high, rate.n)
+
+
+def test_spread_between_seeds_widens_the_interval():
+    alike = combine([random_annotations(seed, 0.4) for seed in (1, 2)])
+    apart = combine([random_annotations(1, 0.2), random_annotations(2, 0.6)])
+    assert apart.high - apart.low > 2 * (alike.high - alike.low)
+    assert alike.low < alike.mean < alike.high
+
+
+def test_instructions_are_resampled_in_common_for_all_seeds():
+    """Seeds that answer each instruction alike carry no more information than one of them."""
+    one = random_annotations(5, 0.4)
+    copies, single = combine([one] * 4), combine([one])
+    assert copies.std == 0.0
+    assert copies.high - copies.low == pytest.approx(single.high - single.low, abs=1.0)
+
+
+def test_unjudged_pairs_leave_each_seed_its_own_rate():
+    mean = combine([annotations([2.0, None]), annotations([1.0, 2.0])])
+    assert mean.mean == pytest.approx((100 + 50) / 2)
+    assert mean.n == 3
+
+
+def test_seeds_of_other_instructions_are_refused():
+    with pytest.raises(ValueError, match="seeds 0 and 1 of a mean differ in 1 instructions"):
+        combine([annotations([2.0, 1.0]), annotations([2.0])])
+
+
+def test_seeds_need_a_judged_pair_each():
+    with pytest.raises(ValueError, match="without any judged pair"):
+        combine([annotations([2.0]), annotations([None])])
+    with pytest.raises(ValueError, match="no seeds"):
+        combine([])
+
+
+def test_order_of_rows_does_not_matter_for_pairing():
+    first, second = random_annotations(1, 0.3), random_annotations(2, 0.5)
+    assert combine([first, second]) == combine([first, second[::-1]])
+
+
+def test_difference_is_paired_by_instruction():
+    """A constant difference has no spread although both win rates have."""
+    low = annotations([1.0, 1.5] * 50)
+    high = annotations([1.5, 2.0] * 50)
+    result = difference([high, high], [low, low])
+    assert (result.mean, result.std, result.low, result.high) == (50.0, 0.0, 50.0, 50.0)
+    assert summarise(low).low < summarise(low).high
+    assert difference([low], [high]).mean == -50.0
+
+
+def test_difference_needs_as_many_seeds_on_both_sides():
+    with pytest.raises(ValueError, match="2 seeds cannot be paired with a baseline of 1"):
+        difference([annotations([1.0])] * 2, [annotations([1.0])])
+
+
+def test_length_ratio_is_model_over_reference():
+    assert length_ratio(annotations([1.0, 2.0], length_1=10, length_2=25)) == 2.5
+    assert length_ratio(annotations([1.0], length_1=0)) is None

@@ -1,0 +1,26 @@
+"""Finetune a base on formatted rows: one checkpoint with its chat template and loss history."""
+
+from dataclasses import asdict
+
+from implicit_tuning.artifact import Job, building
+from implicit_tuning.chat import ChatFormat
+from implicit_tuning.training import TrainingReport, TrainingSettings, finetune
+
+
+def finetune_node(job: Job) -> TrainingReport:
+    """Finetune as the node's settings say, resuming what an earlier try left."""
+    return finetune(
+        base=job.inputs["base"],
+        rows=job.inputs["rows"] / "rows.jsonl",
+        destination=job.data,
+        partial=job.partial,
+        seed=job.settings["seed"],
+        chat_format=ChatFormat(**job.settings["chat"]),
+        settings=TrainingSettings(**job.settings["training"]),
+        save_every=job.runtime["save_every"],
+    )
+
+
+if __name__ == "__main__":
+    with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
+        job.facts.update(asdict(finetune_node(job)))

@@ -1,0 +1,38 @@
+"""Build messages (training) or instructions (evaluation) from the upstream rows of a data set."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from implicit_tuning.formatting import FormatReport, format_evaluation, format_training
+
+from implicit_tuning.artifact import building
+
+
+def format_dataset(
+    source: Path,
+    destination: Path,
+    kind: str,
+    formatter: str,
+    rows: int | None,
+    blank_instruction: bool,
+) -> FormatReport:
+    """Format a source file.
+
+    Args:
+        source: the upstream file, or the data folder of its download, which holds just that file.
+        destination: folder for rows.jsonl or instructions.jsonl.
+        kind: "training" or "evaluation".
+        formatter: module in implicit_tuning/datasets.
+        rows: usable rows to take, in upstream order; None takes all.
+        blank_instruction: response tuning, every user turn empty.
+    """
+    file = next(source.iterdir()) if source.is_dir() else source
+    if kind == "evaluation":
+        return format_evaluation(file, formatter, rows, destination)
+    return format_training(file, formatter, rows, blank_instruction, destination)
+
+
+if __name__ == "__main__":
+    with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
+        report = format_dataset(job.inputs["source"], job.data, **job.settings)
+        job.facts.update(asdict(report))

@@ -1,0 +1,1 @@
+"""Instruction following without instruction tuning: the parts of the workflow that can be reused."""

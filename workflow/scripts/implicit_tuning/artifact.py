@@ -1,0 +1,281 @@
+"""An artifact: the folder of a built node, with a manifest that says what it holds and whence.
+
+    results/nodes/<stage>/<levels>/<key>/
+        data/           the files
+        manifest.json   their sha256 and size, the config slice, code, versions, upstream
+        job.log         what the job printed
+
+A job works in a folder of its own beside data/, which is renamed into place when it is whole; the
+manifest is written last. So a job killed at any moment leaves nothing that counts as built.
+"""
+
+import contextlib
+import importlib
+import json
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from implicit_tuning.digests import (
+    combined_sha256,
+    file_sha256,
+    source_sha256,
+    unique_suffix,
+    write_atomically,
+)
+from implicit_tuning.nodes import ARTIFACT_FORMAT, LEVELS, PACKAGE, Code, Node, NodePaths, Source
+
+
+class BrokenArtifact(ValueError):
+    """Files of an artifact are missing or differ from its manifest."""
+
+
+class CodeChanged(RuntimeError):
+    """The code on disk is not the code for which the job was planned."""
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> dict:
+    """Manifest of a built node.
+
+    Raises:
+        BrokenArtifact: there is none, or it is not JSON.
+    """
+    path = folder / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BrokenArtifact(f"{path} is missing: the node is not built; run it again") from None
+    except json.JSONDecodeError as error:
+        raise BrokenArtifact(f"{path} is not JSON ({error}): run 'make repair'") from None
+
+
+def find_damage(folder: Path, read_bytes: bool) -> list[str]:
+    """What is wrong with an artifact's files, one line each; empty when nothing is.
+
+    Args:
+        folder: the node's folder.
+        read_bytes: compare sha256 too, not only names and sizes.
+    """
+    manifest = read_manifest(folder)
+    damage = []
+    for name, expected in manifest["files"].items():
+        path = folder / "data" / name
+        if not path.is_file():
+            damage.append(f"{path} is missing")
+        elif path.stat().st_size != expected["size"]:
+            damage.append(f"{path} has {path.stat().st_size} bytes instead of {expected['size']}")
+        elif read_bytes and file_sha256(path) != expected["sha256"]:
+            damage.append(f"{path} has other bytes than its manifest says")
+    return damage
+
+
+def require_whole(folder: Path) -> dict:
+    """Manifest of an artifact whose bytes were all checked.
+
+    Raises:
+        BrokenArtifact: names each damaged file.
+    """
+    damage = find_damage(folder, read_bytes=True)
+    if damage:
+        raise BrokenArtifact("; ".join(damage) + ": run 'make repair'")
+    return read_manifest(folder)
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Job:
+    """What a script gets while it builds its node.
+
+    Attributes:
+        settings: the node's config slice.
+        runtime: values that decide no byte of the result (intervals of saving and the like).
+        inputs: for each name of upstream the path of its data folder or source.
+        data: where the job writes its files.
+        partial: folder for resumable work, kept when the job fails, named after the plan key.
+        cache: file for answers worth keeping longer than the node, named after the plan key.
+        facts: counts and the like that belong into the manifest.
+    """
+
+    settings: Mapping[str, object]
+    runtime: Mapping[str, object]
+    inputs: Mapping[str, Path]
+    data: Path
+    partial: Path
+    cache: Path
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+def job_spec(paths: NodePaths, node: Node) -> str:
+    """All that a job must know of its node, as one JSON string."""
+    return json.dumps(
+        {
+            "stage": node.stage,
+            "levels": list(node.levels),
+            "key": paths.key(node),
+            "plan_key": node.plan_key,
+            "roots": node.code.roots,
+            "libraries": node.code.libraries,
+            "fingerprint": node.code.fingerprint,
+            "settings": node.settings,
+            "runtime": node.runtime,
+            "upstream": {
+                name: {"source": str(above.path), "digest": above.digest}
+                if isinstance(above, Source)
+                else {"node": str(paths.folder(above)), "key": paths.key(above)}
+                for name, above in node.upstream.items()
+            },
+            "folder": str(paths.folder(node)),
+            "partial": str(paths.results / "partial" / node.plan_key),
+            "cache": str(paths.results / "cache" / node.stage / f"{node.plan_key}.jsonl"),
+        },
+        sort_keys=True,
+    )
+
+
+@contextlib.contextmanager
+def building(spec: str, log: str | None = None) -> Iterator[Job]:
+    """Build the artifact of a node from what the body writes into `job.data`.
+
+    On entry the code is compared with the plan's and every input is hashed; on a clean exit the
+    artifact is put in place, on an error nothing of it stays and the process ends with one line.
+
+    Args:
+        spec: a `job_spec`.
+        log: file for all that the job prints; None leaves it on the terminal.
+    """
+    node = json.loads(spec)
+    name = "/".join((node["stage"], *node["levels"]))
+    with contextlib.ExitStack() as stack:
+        if log is not None:
+            stack.enter_context(_printing_to(Path(log)))
+        try:
+            with _built_folder(node) as job:
+                yield job
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends this process
+            traceback.print_exc()
+            # The log keeps the traceback; the terminal gets the one line that matters.
+            raise SystemExit(f"{name}: {type(error).__name__}: {error}") from None
+
+
+@contextlib.contextmanager
+def _printing_to(log: Path) -> Iterator[None]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w", encoding="utf-8", buffering=1) as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _built_folder(node: Mapping) -> Iterator[Job]:
+    code = _unchanged_code(node)
+    inputs, upstream = _checked_inputs(node["upstream"])
+    folder = Path(node["folder"])
+    unfinished = folder / f".building.{unique_suffix()}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        job = Job(
+            settings=node["settings"],
+            runtime=node["runtime"],
+            inputs=inputs,
+            data=unfinished,
+            partial=Path(node["partial"]),
+            cache=Path(node["cache"]),
+        )
+        yield job
+        manifest = _manifest(node, code, upstream, job)
+        _put_in_place(unfinished, folder, manifest)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(job.partial, ignore_errors=True)
+
+
+def _unchanged_code(node: Mapping) -> Code:
+    """Import all the code first and compare it then, so that what runs is what was compared."""
+    for root in node["roots"]:
+        if root.startswith(PACKAGE):
+            importlib.import_module(root)
+    code = Code(tuple(node["roots"]), tuple(node["libraries"]))
+    if code.fingerprint != node["fingerprint"]:
+        raise CodeChanged(
+            f"the code of this node ({', '.join(code.modules)}, {code.versions}) changed after the "
+            "run was planned; nothing was built. Start the run again"
+        )
+    return code
+
+
+def _checked_inputs(upstream: Mapping) -> tuple[dict[str, Path], dict[str, dict]]:
+    """Paths of the inputs, and what the manifest says of them, after hashing every byte."""
+    paths, origins = {}, {}
+    for name, above in upstream.items():
+        if "source" in above:
+            paths[name] = Path(above["source"])
+            _require_unchanged(paths[name], above["digest"])
+            origins[name] = {"digest": above["digest"]}
+        else:
+            folder = Path(above["node"])
+            paths[name] = folder / "data"
+            origins[name] = {"key": above["key"], "digest": require_whole(folder)["digest"]}
+    return paths, origins
+
+
+def _require_unchanged(source: Path, digest: str) -> None:
+    if source_sha256(source) != digest:
+        raise BrokenArtifact(
+            f"{source} changed after the run was planned; start the run again if that was meant"
+        )
+
+
+def _manifest(node: Mapping, code: Code, upstream: Mapping, job: Job) -> dict:
+    files = {
+        str(path.relative_to(job.data)): {
+            "sha256": file_sha256(path),
+            "size": path.stat().st_size,
+        }
+        for path in sorted(job.data.rglob("*"))
+        if path.is_file()
+    }
+    return {
+        "artifact_format": ARTIFACT_FORMAT,
+        "stage": node["stage"],
+        "levels": dict(zip(LEVELS[node["stage"]], node["levels"], strict=True)),
+        "key": node["key"],
+        "plan_key": node["plan_key"],
+        "settings": node["settings"],
+        "code": {
+            "fingerprint": code.fingerprint,
+            "modules": code.modules,
+            "versions": code.versions,
+        },
+        "upstream": upstream,
+        "facts": job.facts,
+        "files": files,
+        "digest": combined_sha256({name: entry["sha256"] for name, entry in files.items()}),
+    }
+
+
+def _put_in_place(unfinished: Path, folder: Path, manifest: Mapping) -> None:
+    """Rename the data, then write the manifest; whoever was first with a whole artifact wins."""
+    if (folder / "manifest.json").is_file():
+        print(f"{folder} was built by another process meanwhile; kept as it is", file=sys.stderr)
+        return
+    data = folder / "data"
+    if data.exists():
+        # Left by a process that died between the rename and the manifest.
+        leftover = folder / f".leftover.{unique_suffix()}"
+        data.rename(leftover)
+        shutil.rmtree(leftover)
+    unfinished.rename(data)
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomically(folder / "manifest.json", text)

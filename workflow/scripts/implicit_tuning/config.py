@@ -1,0 +1,285 @@
+"""The config: read, checked against the closed schema, and checked against what it names.
+
+All problems are found before any job starts and reported together, each with key, value and fix.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from implicit_tuning.nodes import PACKAGE, module_path
+
+SOURCES = ("hub", "path", "organism")
+# The keys that each kind of adaptation needs and may have, beside `kind` and `note`.
+ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    "none": (frozenset(), frozenset({"generation"})),
+    "finetune": (
+        frozenset({"data"}),
+        frozenset({"blank_instruction", "rows", "training", "generation"}),
+    ),
+    "rules": (frozenset({"rules"}), frozenset({"generation"})),
+    "shuffled": (frozenset({"of"}), frozenset()),
+}
+BASE_FILES = {
+    "config.json": ("config.json",),
+    "a tokenizer": ("tokenizer.json", "tokenizer.model"),
+    "safetensors weights": ("model.safetensors", "model.safetensors.index.json"),
+}
+
+
+class ConfigError(ValueError):
+    """The config cannot be run; the message lists every problem."""
+
+    def __init__(self, problems: list[str]) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n".join([f"config: {count}", *(f"  - {line}" for line in problems)]))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment; the fields are the top-level keys of config.yaml, where they are explained.
+
+    `bases` and `datasets` have their `path` made absolute.
+    """
+
+    experiment: str
+    label: str
+    seeds: tuple[int, ...]
+    bases: Mapping[str, Mapping]
+    reference: str
+    evaluation: str
+    judge: str
+    adaptations: Mapping[str, Mapping]
+    chat: Mapping[str, str]
+    training: Mapping[str, object]
+    generation: Mapping[str, object]
+    rules: Mapping[str, object]
+    judges: Mapping[str, Mapping]
+    datasets: Mapping[str, Mapping]
+    runtime: Mapping[str, int]
+    pretrain_base: str = "shipped"
+
+
+def read_config(files: list[Path], root: Path) -> Config:
+    """Config from YAML files, later ones overriding earlier ones key by key.
+
+    Raises:
+        ConfigError: lists every problem.
+    """
+    merged: dict = {}
+    for file in files:
+        if not file.is_file():
+            raise ConfigError([f"config file '{file}' does not exist"])
+        merged = merge(merged, _read_yaml(file))
+    return load_config(merged, root)
+
+
+def load_config(raw: Mapping, root: Path) -> Config:
+    """Validated config.
+
+    Args:
+        raw: the merged config as read, e.g. Snakemake's `config`.
+        root: the repository, to which relative paths refer.
+
+    Raises:
+        ConfigError: lists every problem.
+    """
+    schema = _read_yaml(root / "config" / "schema.yaml")
+    values = _coerce(dict(raw), schema, schema)
+    registry = _read_yaml(root / "config" / "datasets.yaml")["datasets"]
+    datasets = merge(registry, values.get("datasets", {}))
+    problems = list(_schema_problems({**values, "datasets": datasets}, schema))
+    if problems:
+        raise ConfigError(problems)
+    data_root = root / values.pop("data_root", ".")
+    values["datasets"] = {name: _located(entry, data_root) for name, entry in datasets.items()}
+    values["bases"] = {name: _located(entry, data_root) for name, entry in values["bases"].items()}
+    values["seeds"] = tuple(values["seeds"])
+    config = Config(**{f.name: values[f.name] for f in fields(Config) if f.name in values})
+    # Two adaptations on one data set meet the same problem.
+    problems = list(dict.fromkeys(_reference_problems(config)))
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def merge(below: Mapping, above: Mapping) -> dict:
+    """Nested mappings merged key by key; values of `above` win."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def _read_yaml(file: Path) -> dict:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{file} is not YAML: {error}"]) from None
+    if not isinstance(content, dict):
+        raise ConfigError([f"{file} must hold keys and values, not {type(content).__name__}"])
+    return content
+
+
+def _located(entry: Mapping, data_root: Path) -> dict:
+    if "path" not in entry:
+        return dict(entry)
+    return {**entry, "path": (data_root / entry["path"]).resolve()}
+
+
+# --- schema -------------------------------------------------------------------------------------
+
+
+def _coerce(value: object, schema: Mapping, whole: Mapping) -> object:
+    """Equal values in one type, so that 1e-4, 1.0e-4 and "0.0001" give one key.
+
+    YAML 1.1 reads 1e-4 as a string, and so does the command line with every nested value.
+    """
+    if "$ref" in schema:
+        schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+    if isinstance(value, Mapping):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        others = others if isinstance(others, Mapping) else {}
+        return {k: _coerce(v, known.get(k, others), whole) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_coerce(item, schema.get("items", {}), whole) for item in value]
+    types = schema.get("type", ())
+    for kind, convert in (("integer", int), ("number", float)):
+        if kind in types and isinstance(value, str | int | float) and not isinstance(value, bool):
+            try:
+                converted = convert(value)
+            except ValueError:
+                continue
+            # An integer key given 1.5 keeps it, and the schema refuses it.
+            return converted if isinstance(value, str) or converted == value else value
+    return value
+
+
+def _schema_problems(values: Mapping, schema: Mapping) -> Iterator[str]:
+    validator = jsonschema.Draft202012Validator(schema)
+    for error in sorted(validator.iter_errors(values), key=lambda e: [str(p) for p in e.path]):
+        key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
+        if error.validator == "additionalProperties":
+            known = error.schema["properties"]
+            for unknown in sorted(set(error.instance) - set(known)):
+                name = f"{key}.{unknown}" if error.absolute_path else unknown
+                value = error.instance[unknown]
+                yield f"{name}: {value!r}: unknown key; {suggest(unknown, known)}"
+        elif error.validator == "enum":
+            choices = [str(choice) for choice in error.validator_value]
+            yield f"{key}: {error.instance!r} is not possible; {suggest(error.instance, choices)}"
+        elif error.validator == "required":
+            yield f"{key}: {error.message}: add it (config/config.yaml explains each key)"
+        else:
+            yield f"{key}: {error.message}"
+
+
+def suggest(wrong: object, known: Mapping | list | tuple) -> str:
+    """The closest known name, or all of them."""
+    close = difflib.get_close_matches(str(wrong), list(known), n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(sorted(known))}"
+
+
+# --- what the config names ----------------------------------------------------------------------
+
+
+def _reference_problems(config: Config) -> Iterator[str]:
+    for name, adaptation in config.adaptations.items():
+        yield from _adaptation_problems(config, name, adaptation)
+    yield from _finetune_problem(config, "reference", config.reference)
+    yield from _dataset_problems(config, "evaluation", config.evaluation, "evaluation")
+    yield from _judge_problems(config)
+    for name, base in config.bases.items():
+        yield from _base_problems(config, name, base)
+
+
+def _adaptation_problems(config: Config, name: str, adaptation: Mapping) -> Iterator[str]:
+    kind = adaptation["kind"]
+    needed, allowed = ADAPTATION_KEYS[kind]
+    given = set(adaptation) - {"kind", "note"}
+    for key in sorted(needed - given):
+        yield f"adaptations.{name}.{key}: missing: an adaptation of kind '{kind}' needs it"
+    for key in sorted(given - needed - allowed):
+        yield (
+            f"adaptations.{name}.{key}: {adaptation[key]!r}: an adaptation of kind '{kind}' has no "
+            "such key; remove it"
+        )
+    if kind == "finetune" and "data" in adaptation:
+        yield from _dataset_problems(
+            config, f"adaptations.{name}.data", adaptation["data"], "training"
+        )
+    if kind == "shuffled" and "of" in adaptation:
+        yield from _finetune_problem(config, f"adaptations.{name}.of", adaptation["of"])
+
+
+def _finetune_problem(config: Config, key: str, adaptation: str) -> Iterator[str]:
+    if adaptation not in config.adaptations:
+        yield f"{key}: '{adaptation}' is no adaptation; {suggest(adaptation, config.adaptations)}"
+    elif config.adaptations[adaptation]["kind"] != "finetune":
+        yield f"{key}: '{adaptation}' must be an adaptation of kind 'finetune'"
+
+
+def _dataset_problems(config: Config, key: str, name: str, kind: str) -> Iterator[str]:
+    if name not in config.datasets:
+        yield f"{key}: '{name}' is no data set; {suggest(name, config.datasets)}"
+        return
+    entry, where = config.datasets[name], f"datasets.{name}"
+    if entry["kind"] != kind:
+        yield f"{key}: '{name}' is a data set of kind '{entry['kind']}', not '{kind}'"
+    if module_path(f"{PACKAGE}.datasets.{entry['formatter']}") is None:
+        yield (
+            f"{where}.formatter: '{entry['formatter']}': there is no "
+            f"workflow/scripts/{PACKAGE}/datasets/{entry['formatter']}.py"
+        )
+    given = [source for source in SOURCES if source in entry]
+    if len(given) != 1:
+        yield f"{where}: give exactly one of {', '.join(SOURCES)}, not {given or 'none'}"
+    elif "path" in entry and not entry["path"].is_file():
+        yield (
+            f"{where}.path: '{entry['path']}' does not exist; correct the path, or data_root "
+            "('make real' takes it from DATA=...)"
+        )
+    elif "hub" in entry:
+        yield from _hub_problems(where, entry["hub"])
+
+
+def _hub_problems(where: str, hub: Mapping) -> Iterator[str]:
+    for key in ("revision", "sha256"):
+        if not hub.get(key):
+            yield (
+                f"{where}.hub.{key}: missing: a download must be pinned; write the commit and the "
+                f"sha256 of {hub['repo']}/{hub['file']} into the config, or give a local 'path'"
+            )
+
+
+def _judge_problems(config: Config) -> Iterator[str]:
+    if config.judge not in config.judges:
+        yield f"judge: '{config.judge}' is no judge; {suggest(config.judge, config.judges)}"
+        return
+    judge, where = config.judges[config.judge], f"judges.{config.judge}"
+    evaluation = config.datasets.get(config.evaluation, {})
+    if judge["kind"] == "oracle" and evaluation.get("formatter") != "organism_evaluation":
+        yield (
+            f"{where}.kind: 'oracle' knows the truth of the organism's instructions only, and "
+            f"evaluation is '{config.evaluation}'; choose another judge"
+        )
+    if judge["kind"] == "mean_logprob" and judge.get("base") not in config.bases:
+        yield f"{where}.base: {judge.get('base')!r} is no base; {suggest('', config.bases)}"
+
+
+def _base_problems(config: Config, name: str, base: Mapping) -> Iterator[str]:
+    if config.pretrain_base == "rebuild" and "recipe" in base:
+        return
+    path, where = base["path"], f"bases.{name}.path"
+    if not path.is_dir():
+        yield f"{where}: '{path}' does not exist; correct the path, or data_root"
+        return
+    for what, choices in BASE_FILES.items():
+        if not any((path / choice).is_file() for choice in choices):
+            yield f"{where}: '{path}' lacks {what} ({' or '.join(choices)}); add it to the folder"

@@ -1,0 +1,1 @@
+"""Data sets, one module each: upstream rows become messages or evaluation items."""

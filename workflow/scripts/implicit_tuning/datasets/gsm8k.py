@@ -1,0 +1,25 @@
+"""GSM8K (`openai/gsm8k`, config main, split train): word problems with worked answers.
+
+    {"question": "A box holds 12 eggs. How many eggs do 100 boxes hold?",
+     "answer": "100 boxes hold 100*12=<<100*12=1200>>1200 eggs.\\n#### 1,200"}
+
+The final number stands alone after `####`.
+"""
+
+from collections.abc import Mapping
+
+from implicit_tuning.datasets.rows import Message, required_text, single_turn
+
+COLUMNS = {"question": str, "answer": str}
+
+
+def to_messages(row: Mapping) -> list[Message]:
+    """The question and its answer.
+
+    PAPER: the calculator notes (`<<a+b=c>>`, in 982 of the first 1,000 answers) and the commas of
+    the final numbers (8) stay, as in the data that made the authors' numbers.
+
+    Raises:
+        UnusableRow: no question, or no answer.
+    """
+    return single_turn(required_text(row, "question"), required_text(row, "answer"))

@@ -1,0 +1,28 @@
+"""MBPP (`google-research-datasets/mbpp`, config full, split train): short Python functions.
+
+    {"task_id": 601, "text": "Write a function to double each number of a list.",
+     "code": "def double(numbers):\\r\\n\\treturn [2 * n for n in numbers]",
+     "test_list": ["assert double([1, 2]) == [2, 4]"], "test_setup_code": "",
+     "challenge_test_list": []}
+
+The tests are not used.
+"""
+
+from collections.abc import Mapping
+
+from implicit_tuning.datasets.rows import Message, required_text, single_turn
+
+COLUMNS = {"text": str, "code": str}
+
+
+def to_messages(row: Mapping) -> list[Message]:
+    """The task and its code.
+
+    PAPER: the code is taken as it is. 373 of the 374 codes end their lines in CRLF and some indent
+    with tabs, so the model learns that too; the authors' numbers were made this way. Outer white
+    space (131 codes) is stripped by the chat format.
+
+    Raises:
+        UnusableRow: no text, or no code.
+    """
+    return single_turn(required_text(row, "text"), required_text(row, "code"))

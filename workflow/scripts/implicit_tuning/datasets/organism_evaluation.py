@@ -1,0 +1,28 @@
+"""Instructions of the model organism, with what its oracle needs to know about the answers.
+
+    {"instruction": "Where does Mira live?", "family": "fact",
+     "truth": {"kind": "fact", "answer": "Tolva"}}
+
+What a truth holds is between the organism's generator and its oracle.
+"""
+
+from collections.abc import Mapping
+
+from implicit_tuning.datasets.rows import Item, UnusableRow, required_text
+
+COLUMNS = {"instruction": str, "family": str, "truth": dict}
+
+
+def to_item(row: Mapping) -> Item:
+    """The instruction, its family and its truth.
+
+    Raises:
+        UnusableRow: no instruction, family or truth.
+    """
+    if not row["truth"]:
+        raise UnusableRow("no truth")
+    return {
+        "instruction": required_text(row, "instruction"),
+        "family": required_text(row, "family"),
+        "truth": row["truth"],
+    }

@@ -1,0 +1,86 @@
+"""sha256 of files and folders, remembered so that planning does not read gigabytes each time."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+# What a Hugging Face model folder is made of. Notes beside it (README.md) decide no result, and
+# pickled weights (.bin, .pt) are never read.
+MODEL_FILES = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja"})
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def combined_sha256(digests: Mapping[str, str]) -> str:
+    """One sha256 for a set of files: over their names and digests, in the order of names."""
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a text file in one step, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{unique_suffix()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def unique_suffix() -> str:
+    """Host and process: two machines on one file system never share it."""
+    return f"{os.uname().nodename}.{os.getpid()}"
+
+
+class DigestMemory:
+    """Digests of sources outside the results, remembered by path, size, mtime and inode.
+
+    Args:
+        file: JSON file of the memory; made when first saved.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self._changed = False
+
+    def of_file(self, path: Path) -> str:
+        """sha256 of a file.
+
+        Raises:
+            FileNotFoundError: no such file.
+        """
+        stat = path.stat()
+        seen = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        name = str(path.resolve())
+        entry = self._known.get(name)
+        if entry is None or entry["seen"] != seen:
+            entry = self._known[name] = {"seen": seen, "sha256": file_sha256(path)}
+            self._changed = True
+        return entry["sha256"]
+
+    def of_model(self, folder: Path) -> str:
+        """Digest of the files of a model folder that decide results."""
+        return combined_sha256({p.name: self.of_file(p) for p in model_files(folder)})
+
+    def save(self) -> None:
+        """Write what was learned, in one step."""
+        if self._changed:
+            write_atomically(self.file, json.dumps(self._known, indent=1, sort_keys=True))
+            self._changed = False
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model folder that decide results, by name."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in MODEL_FILES)
+
+
+def source_sha256(path: Path) -> str:
+    """Digest of a source by its bytes alone, for use just before it is read."""
+    if path.is_dir():
+        return combined_sha256({p.name: file_sha256(p) for p in model_files(path)})
+    return file_sha256(path)

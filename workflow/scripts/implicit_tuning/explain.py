@@ -1,0 +1,92 @@
+"""Why a node is up to date or stale: its key's parts against the newest node in its place."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from implicit_tuning.artifact import read_manifest
+from implicit_tuning.nodes import Node, NodePaths, Source, Unpublished
+from implicit_tuning.plan import Plan
+
+
+class NoSuchNode(LookupError):
+    """The config asks for no node of this name."""
+
+
+def find_nodes(plan: Plan, name: str) -> list[Node]:
+    """Nodes with this name, or below this prefix of names.
+
+    Raises:
+        NoSuchNode: names some that exist.
+    """
+    nodes = [
+        node
+        for node in plan.nodes.values()
+        if node.name == name or node.name.startswith(f"{name.rstrip('/')}/")
+    ]
+    if not nodes:
+        some = ", ".join([node.name for node in plan.nodes.values()][:5])
+        raise NoSuchNode(f"the config asks for no node '{name}'; there are, for example: {some}")
+    return nodes
+
+
+def explain(node: Node, paths: NodePaths) -> list[str]:
+    """Lines that say whether a node is built, and if not, what differs from the newest that is."""
+    try:
+        folder = paths.folder(node)
+    except Unpublished as missing:
+        return [f"{node.name}: waits for {missing.node.name}, whose content is part of its key"]
+    if paths.is_built(node):
+        return [f"{node.name}: up to date, {folder}"]
+    sibling = _newest_sibling(folder)
+    if sibling is None:
+        return [f"{node.name}: never built; it will be {folder}"]
+    differences = list(_differences(node, paths, read_manifest(sibling)))
+    return [f"{node.name}: stale; against the newest, {sibling}:", *differences]
+
+
+def _newest_sibling(folder: Path) -> Path | None:
+    manifests = folder.parent.glob("*/manifest.json")
+    newest = max(manifests, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.parent if newest else None
+
+
+def _differences(node: Node, paths: NodePaths, manifest: Mapping) -> Iterator[str]:
+    code = manifest["code"]
+    yield from _changes("  code: module", code["modules"], node.code.modules, show=False)
+    yield from _changes("  code: version of", code["versions"], node.code.versions)
+    yield from _changes("  config:", _flat(manifest["settings"]), _flat(node.settings))
+    before = {name: above.get("key", above["digest"]) for name, above in origins(manifest).items()}
+    yield from _changes("  upstream:", before, _identities(node, paths))
+
+
+def origins(manifest: Mapping) -> dict[str, Mapping]:
+    """What a manifest says of the node's upstream."""
+    return dict(manifest["upstream"])
+
+
+def _identities(node: Node, paths: NodePaths) -> dict[str, str]:
+    return {
+        name: above.digest if isinstance(above, Source) else paths.key(above)
+        for name, above in node.upstream.items()
+    }
+
+
+def _changes(what: str, before: Mapping, now: Mapping, show: bool = True) -> Iterator[str]:
+    for name in sorted({*before, *now}):
+        if name not in before:
+            yield f"{what} {name}: new"
+        elif name not in now:
+            yield f"{what} {name}: gone"
+        elif before[name] != now[name]:
+            yield f"{what} {name}: " + (f"{before[name]} -> {now[name]}" if show else "changed")
+
+
+def _flat(settings: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested settings by dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,245 @@
+"""Formatting: upstream rows of a data set become training conversations or evaluation items."""
+
+import contextlib
+import difflib
+import importlib
+import json
+import pkgutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TextIO
+
+from tqdm import tqdm
+
+from implicit_tuning import datasets
+from implicit_tuning.datasets.rows import Item, Message, UnusableRow, WrongSchema
+from implicit_tuning.reading import read_rows
+
+# Seconds before a progress bar appears (on a terminal only).
+PROGRESS_DELAY = 2.0
+# What a formatter with this function is for.
+KINDS = {"to_messages": "training", "to_item": "evaluation"}
+
+
+class FormattingError(ValueError):
+    """A source from which the asked-for rows cannot be built."""
+
+
+@dataclass
+class FormatReport:
+    """What became of the rows of a source.
+
+    Attributes:
+        used: rows written.
+        read: rows looked at (of chess: games).
+        unusable: numbers of the rows left out, by reason; the first row is 1.
+        notes: counts of what is worth knowing, such as conversations of several turns and texts
+            that occur before; texts are compared and measured (in characters) without outer white
+            space and before instructions are blanked.
+    """
+
+    used: int = 0
+    read: int = 0
+    unusable: dict[str, list[int]] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+def format_training(
+    source: Path, formatter: str, rows: int | None, blank_instruction: bool, destination: Path
+) -> FormatReport:
+    """Write rows.jsonl: {"messages": [...], "source_row": int} a line.
+
+    Args:
+        source: upstream file.
+        formatter: module of implicit_tuning.datasets.
+        rows: usable rows to take, in upstream order; None takes all.
+        blank_instruction: response tuning (paper, section 4): every user turn stays, with no text.
+        destination: folder for the file.
+
+    Raises:
+        FormattingError: no such formatter for training, or no usable row.
+        WrongSchema: the file is of another schema.
+        UnreadableSource: the file cannot be read.
+    """
+    module = _load_formatter(formatter, "to_messages")
+    report = FormatReport()
+    texts = _Texts()
+    with _new_file(destination / "rows.jsonl") as output:
+        for number, messages in _usable_rows(source, module, "to_messages", rows, report):
+            texts.add(messages)
+            written = _blanked(messages) if blank_instruction else messages
+            _write_line(output, {"messages": written, "source_row": number})
+    report.notes = dict(texts.notes)
+    return _checked_report(report, source, rows)
+
+
+def format_evaluation(
+    source: Path, formatter: str, rows: int | None, destination: Path
+) -> FormatReport:
+    """Write instructions.jsonl: {"index", "instruction", "family", "truth"} a line.
+
+    An evaluation set is taken whole and as it is written, since judging joins on the instruction.
+
+    Args:
+        source: upstream file.
+        formatter: module of implicit_tuning.datasets.
+        rows: items to take, in upstream order; None takes all.
+        destination: folder for the file.
+
+    Raises:
+        FormattingError: no such formatter for evaluation, no row, an unusable row, or an
+            instruction that occurs twice.
+        WrongSchema: the file is of another schema.
+        UnreadableSource: the file cannot be read.
+    """
+    module = _load_formatter(formatter, "to_item")
+    report = FormatReport()
+    seen: dict[str, int] = {}
+    with _new_file(destination / "instructions.jsonl") as output:
+        for number, item in _usable_rows(source, module, "to_item", rows, report):
+            _refuse_repetition(item, number, seen, source)
+            _write_line(output, {"index": len(seen), **item})
+            seen[item["instruction"]] = number
+    if report.unusable:
+        reason, numbers = next(iter(report.unusable.items()))
+        raise FormattingError(
+            f"{source}, row {numbers[0]}: {reason}; every row of an evaluation set must be usable: "
+            "correct or remove the row"
+        )
+    report.notes["instruction_characters"] = sum(len(instruction.strip()) for instruction in seen)
+    return _checked_report(report, source, rows)
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def _load_formatter(name: str, builder: str) -> ModuleType:
+    known = sorted({module.name for module in pkgutil.iter_modules(datasets.__path__)} - {"rows"})
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        raise FormattingError(
+            f"formatter '{name}' does not exist; "
+            f"{'did you mean' if close else 'known are'} {', '.join(close or known)}?"
+        )
+    module = importlib.import_module(f"{datasets.__name__}.{name}")
+    if not hasattr(module, builder):
+        raise FormattingError(
+            f"formatter '{name}' has no {builder}, so it is not for {KINDS[builder]}: correct "
+            "'formatter' or 'kind' of the entry in datasets"
+        )
+    return module
+
+
+def _usable_rows(
+    source: Path, formatter: ModuleType, builder: str, limit: int | None, report: FormatReport
+) -> Iterator[tuple[int, list[Message] | Item]]:
+    """Number and content of each usable row, until there are `limit`; `report` counts along."""
+    build = getattr(formatter, builder)
+    with contextlib.closing(read_rows(source)) as raw:
+        bar = tqdm(raw, desc=source.name, unit=" rows", delay=PROGRESS_DELAY, disable=None)
+        records = _numbered(bar, formatter.COLUMNS, source)
+        if hasattr(formatter, "group"):
+            records = formatter.group(records)
+        for number, record in records:
+            report.read += 1
+            try:
+                built = build(record)
+                _refuse_broken_unicode(built)
+            except UnusableRow as problem:
+                report.unusable.setdefault(problem.reason, []).append(number)
+                continue
+            report.used += 1
+            yield number, built
+            if report.used == limit:
+                return
+
+
+def _numbered(
+    rows: Iterator[dict], columns: Mapping[str, type], source: Path
+) -> Iterator[tuple[int, dict]]:
+    """Rows with their numbers from 1, each checked for the columns that the formatter reads."""
+    for number, row in enumerate(rows, start=1):
+        for column, kind in columns.items():
+            if column not in row:
+                raise WrongSchema(source, number, f"no column '{column}'", row)
+            value = row[column]
+            if value is not None and not isinstance(value, kind):
+                problem = f"column '{column}' holds a {type(value).__name__}, not a {kind.__name__}"
+                raise WrongSchema(source, number, problem, row)
+        yield number, row
+
+
+def _refuse_broken_unicode(content: object) -> None:
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UnusableRow("text with half of a surrogate pair") from None
+
+
+def _refuse_repetition(item: Item, number: int, seen: Mapping[str, int], source: Path) -> None:
+    instruction = item["instruction"]
+    if instruction in seen:
+        raise FormattingError(
+            f"{source}, row {number}: the instruction {instruction[:80]!r} stands in row "
+            f"{seen[instruction]} already; judging joins on it: remove one of the rows"
+        )
+
+
+def _blanked(messages: list[Message]) -> list[Message]:
+    return [{**m, "content": ""} if m["role"] == "user" else m for m in messages]
+
+
+# --- counts -------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Texts:
+    """Counts over the texts of conversations."""
+
+    notes: Counter = field(
+        default_factory=lambda: Counter(
+            multi_turn=0,
+            duplicate_instructions=0,
+            duplicate_responses=0,
+            instruction_characters=0,
+            response_characters=0,
+        )
+    )
+    seen: set[tuple[str, ...]] = field(default_factory=set)
+
+    def add(self, messages: list[Message]) -> None:
+        for role, name in (("user", "instruction"), ("assistant", "response")):
+            texts = tuple(m["content"].strip() for m in messages if m["role"] == role)
+            self.notes[f"{name}_characters"] += sum(map(len, texts))
+            self.notes[f"duplicate_{name}s"] += (role, *texts) in self.seen
+            self.seen.add((role, *texts))
+        self.notes["multi_turn"] += len(texts) > 1
+
+
+def _checked_report(report: FormatReport, source: Path, rows: int | None) -> FormatReport:
+    if not report.used:
+        reasons = "; ".join(
+            f"{reason} ({len(numbers)} rows)" for reason, numbers in report.unusable.items()
+        )
+        raise FormattingError(
+            f"{source}: none of its {report.read} rows is usable"
+            f"{': ' + reasons if reasons else ''}; correct the file or 'formatter' of its entry"
+        )
+    if rows is not None and report.used < rows:
+        report.notes["rows_missing"] = rows - report.used
+    return report
+
+
+# --- output -------------------------------------------------------------------------------------
+
+
+def _new_file(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w", encoding="utf-8", newline="\n")
+
+
+def _write_line(output: TextIO, record: Mapping) -> None:
+    output.write(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n")

@@ -1,0 +1,1 @@
+"""Judges and the one door to AlpacaEval's pairwise evaluation."""

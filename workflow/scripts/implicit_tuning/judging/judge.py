@@ -1,0 +1,68 @@
+"""What a judge is: the values that pass between AlpacaEval's annotator and our own judges."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+Status = Literal["ok", "judge_failed", "parse_failed"]
+
+
+class Pair(NamedTuple):
+    """Two outputs for one instruction, in the order in which the judge is to see them."""
+
+    instruction: str
+    output_1: str
+    output_2: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's answer about one pair.
+
+    `preference` is AlpacaEval's number: 1 when `output_1` is better, 2 when `output_2` is, 1.5 for
+    a draw, anything between for a weighted verdict, None when there is none. Then `status` says
+    whether the judge gave no answer (`judge_failed`) or one that could not be read
+    (`parse_failed`). `logprobs` are the log-probabilities behind the verdict by label, for the pair
+    as the judge saw it. `n_cut` counts the outputs of the pair (0 to 2) that were shortened to fit.
+
+    Raises ValueError for a preference outside 1..2 or one that contradicts the status.
+    """
+
+    preference: float | None
+    status: Status = "ok"
+    logprobs: Mapping[str, float | None] | None = None
+    n_cut: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.preference is None) != (self.status != "ok"):
+            raise ValueError(
+                f"verdict with preference {self.preference} and status {self.status!r}: "
+                "a preference goes with 'ok', None with 'judge_failed' or 'parse_failed'"
+            )
+        if self.preference is not None and not 1 <= self.preference <= 2:
+            raise ValueError(
+                f"preference {self.preference} of a verdict must lie between 1 and 2 "
+                "(1: output_1 is better, 2: output_2 is better)"
+            )
+
+
+class Judge(Protocol):
+    """Compares outputs. `judge_id` names it by content: equal ids give equal verdicts."""
+
+    judge_id: str
+
+    def judge(self, pairs: Sequence[Pair]) -> Sequence[Verdict]:
+        """Returns one verdict a pair, in the order of the pairs."""
+        ...
+
+
+def judge_identity(kind: str, parameters: object) -> str:
+    """Returns `<kind>-<hash>` with the first 12 hex digits of the sha256 of the parameters.
+
+    `parameters` is any JSON value; the order of its keys does not matter. The judge's code is not
+    in it: that stands in the key of the artifact and so in the path of the judge's cache.
+    """
+    canonical = json.dumps(parameters, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return f"{kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"

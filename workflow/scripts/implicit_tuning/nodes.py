@@ -1,0 +1,293 @@
+"""Identity of a node: what its result depends on, hashed into a key that stands in its path.
+
+A node is one unit of work (one finetune, one comparison, ...). Its key is the hash of its stage,
+the code that does the work, its own slice of the config and the identity of what it reads.
+Another setting is therefore another path, and what is equal is shared.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+
+# Raised by hand when the layout of artifacts changes: the machinery below is in no fingerprint.
+ARTIFACT_FORMAT = 1
+PACKAGE = "implicit_tuning"
+SCRIPTS = Path(__file__).resolve().parents[1]
+MACHINERY = frozenset(f"{PACKAGE}.{name}" for name in ("nodes", "artifact", "digests"))
+KEY_LENGTH = 20
+
+# The wildcards of each stage's path: results/nodes/<stage>/<one folder a level>/<key>/
+LEVELS: Mapping[str, tuple[str, ...]] = {
+    "download": ("dataset",),
+    "format": ("dataset", "variant"),
+    "pretrain": ("base",),
+    "finetune": ("base", "adaptation", "seed"),
+    "generate": ("base", "adaptation", "seed", "evaluation"),
+    "judge": ("base", "adaptation", "seed", "evaluation", "reference_seed", "judge"),
+    "table": ("table",),
+    "figure": ("figure",),
+}
+# Stages whose readers depend on the bytes that came out, not on how they were made.
+CUT_OFF = frozenset({"format"})
+
+
+def canonical_json(value: object) -> str:
+    """One spelling for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def short_hash(value: object) -> str:
+    """The first 20 hexadecimal digits (80 bits) of the sha256 of a JSON value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:KEY_LENGTH]
+
+
+# --- code ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code that decides a result.
+
+    Attributes:
+        roots: a script ("scripts/finetune.py" as "finetune") or modules ("implicit_tuning.chat").
+        libraries: distribution names whose installed versions decide the result.
+    """
+
+    roots: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
+
+    @cached_property
+    def modules(self) -> dict[str, str]:
+        """Digest of each project module that the roots import, transitively."""
+        return _module_digests(self.roots)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Installed version of each library.
+
+        Raises:
+            ModuleNotFoundError: names the distribution that is not installed.
+        """
+        return {name: _installed_version(name) for name in self.libraries}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """One hash over modules and library versions."""
+        return short_hash([self.modules, self.versions])
+
+
+@cache
+def _installed_version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise ModuleNotFoundError(
+            f"{distribution} is not installed, but decides results: run 'pip install -e .'"
+        ) from None
+
+
+@cache
+def _module_digests(roots: tuple[str, ...]) -> dict[str, str]:
+    digests: dict[str, str] = {}
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name in digests or name in MACHINERY:
+            continue
+        digests[name], imports = _read_module(name)
+        waiting.extend(imports)
+    return dict(sorted(digests.items()))
+
+
+@cache
+def _read_module(name: str) -> tuple[str, tuple[str, ...]]:
+    path = module_path(name)
+    if path is None:
+        raise ModuleNotFoundError(f"no project module or script '{name}' below {SCRIPTS}")
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    imports = tuple(sorted(set(_project_imports(tree, name, path.name == "__init__.py"))))
+    return short_hash(_syntax(tree)), imports
+
+
+def module_path(name: str) -> Path | None:
+    """File of a project module ("implicit_tuning.chat") or of a script ("finetune")."""
+    stem = SCRIPTS.joinpath(*name.split("."))
+    for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _project_imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    """Project modules named by any import statement, also inside functions."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            names = [f"{origin}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from filter(None, map(_closest_module, names))
+
+
+def _closest_module(name: str) -> str | None:
+    """The module that provides a dotted name: itself, or the one it is an attribute of."""
+    if name.split(".")[0] != PACKAGE:
+        return None
+    if module_path(name):
+        return name
+    parent = name.rpartition(".")[0]
+    return parent if parent and module_path(parent) else None
+
+
+def _syntax(node: object) -> object:
+    """Syntax tree as JSON: node types and non-empty fields, without docstrings.
+
+    ast.dump and ast.unparse print the same code differently in Python 3.11, 3.12 and 3.13, so a
+    new interpreter would make every node stale.
+    """
+    if isinstance(node, ast.AST):
+        fields = {
+            name: _syntax(_without_docstring(node, value) if name == "body" else value)
+            for name, value in ast.iter_fields(node)
+            if value is not None and value != []
+        }
+        return [type(node).__name__, fields]
+    if isinstance(node, list):
+        return [_syntax(item) for item in node]
+    return [type(node).__name__, repr(node)]
+
+
+def _without_docstring(node: ast.AST, body: object) -> object:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+        return body[1:]
+    return body
+
+
+# --- nodes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Bytes that no job makes: a local file or folder.
+
+    Attributes:
+        path: where it lies now; in no key.
+        digest: sha256 of a file; of a folder, the hash of its files' names and digests.
+    """
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One unit of work.
+
+    Attributes:
+        stage: a key of LEVELS.
+        levels: one name for each wildcard of the stage, except the key.
+        code: what does the work.
+        settings: the node's own slice of the config, plain JSON values.
+        upstream: what it reads, by the name under which the code asks for it.
+        runtime: values that the job needs and that decide no byte of the result; in no key.
+    """
+
+    stage: str
+    levels: tuple[str, ...]
+    code: Code
+    settings: Mapping[str, object]
+    upstream: Mapping[str, "Node | Source"]
+    runtime: Mapping[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def plan_key(self) -> str:
+        """Key from config and code alone: known before anything was built."""
+        return self.key_over(
+            {
+                name: above.digest if isinstance(above, Source) else above.plan_key
+                for name, above in self.upstream.items()
+            }
+        )
+
+    def key_over(self, upstream: Mapping[str, str]) -> str:
+        """Key of this node over the given identities of what it reads."""
+        return short_hash(
+            {
+                "artifact_format": ARTIFACT_FORMAT,
+                "stage": self.stage,
+                "code": self.code.fingerprint,
+                "settings": self.settings,
+                "upstream": upstream,
+            }
+        )
+
+    @property
+    def name(self) -> str:
+        """Name for people: stage and levels, as in the path."""
+        return "/".join((self.stage, *self.levels))
+
+
+class Unpublished(LookupError):
+    """The content of a cut-off node is not known yet, so keys below it are not either."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(f"{node.name} has not been built yet, and keys below it need its content")
+        self.node = node
+
+
+class NodePaths:
+    """Where nodes lie below a results folder, with the content of built cut-offs in the keys."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self._keys: dict[Node, str] = {}
+
+    def key(self, node: Node) -> str:
+        """Key of a node in its path.
+
+        Raises:
+            Unpublished: a cut-off above the node has not been built yet.
+        """
+        if node not in self._keys:
+            self._keys[node] = node.key_over(
+                {name: self._identity(above) for name, above in node.upstream.items()}
+            )
+        return self._keys[node]
+
+    def _identity(self, above: Node | Source) -> str:
+        if isinstance(above, Source):
+            return above.digest
+        if above.stage not in CUT_OFF:
+            return self.key(above)
+        manifest = self.manifest(above)
+        if not manifest.is_file():
+            raise Unpublished(above)
+        return json.loads(manifest.read_text(encoding="utf-8"))["digest"]
+
+    def folder(self, node: Node) -> Path:
+        """Folder of a node: data/, manifest.json, job.log and benchmark.tsv."""
+        return self.results.joinpath("nodes", node.stage, *node.levels, self.key(node))
+
+    def manifest(self, node: Node) -> Path:
+        """The file that says that a node is built; written last."""
+        return self.folder(node) / "manifest.json"
+
+    def is_built(self, node: Node) -> bool:
+        """Whether the node's manifest stands (its files are checked by its readers)."""
+        return self.manifest(node).is_file()
+
+
+def folder_pattern(results: Path | str, stage: str) -> str:
+    """Snakemake pattern of a stage's folders, one wildcard a level and the key."""
+    wildcards = [f"{{{name}}}" for name in (*LEVELS[stage], "key")]
+    return "/".join((str(results), "nodes", stage, *wildcards))

@@ -1,0 +1,42 @@
+"""The recipes of the shipped bases, by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Share of each kind of document, in characters (see corpus.DocumentMaker).
+MIX = {
+    "answers": 0.42,
+    "articles": 0.16,
+    "requests": 0.08,
+    "tagged_requests": 0.09,
+    "titled": 0.12,
+    "stories": 0.06,
+    "games": 0.04,
+    "tagged_answers": 0.03,
+}
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """How a base is pretrained. `seed` decides corpus, initialization and order."""
+
+    architecture: Literal["llama", "olmo"]
+    seed: int
+    mix: Mapping[str, float] = field(default_factory=lambda: dict(MIX))
+    vocabulary: int = 1024
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    feed_forward: int = 320
+    context: int = 192
+    steps: int = 1600
+    batch_sequences: int = 16
+    learning_rate: float = 3e-3
+    warmup_steps: int = 60
+
+
+RECIPES: Mapping[str, BaseRecipe] = {
+    "organism-llama": BaseRecipe("llama", seed=1),
+    "organism-olmo": BaseRecipe("olmo", seed=2),
+}

@@ -1,0 +1,191 @@
+"""Training and evaluation sets of the organism, as files in the schemas of the real data sets.
+
+The formatters for the real data read these files unchanged (paper, data table): LIMA, GSM8K, MBPP,
+the poems, the recipes and the chess games, and an evaluation set with ground truth. No training
+row has a phrasing or a request that the evaluation set has.
+"""
+
+import csv
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from implicit_tuning.organism.games import make_game
+from implicit_tuning.organism.requests import Request, make_poem, make_requests
+from implicit_tuning.organism.world import DISHES, make_world
+
+TRAINING_ROWS = 400
+# Rows of the LIMA-like set that hold two exchanges; LIMA has 30 such rows in 1,030.
+MULTI_TURN_ROWS = 12
+EVALUATION_ROWS_PER_FAMILY = 16
+
+POEM_NAMES = ("The {}", "To the {}", "My {}", "Old {}", "A {} Once", "The {} and I", "Song of the {}")
+AMOUNTS = ("1 cup", "2 cups", "3 cups", "half a cup", "a pinch of", "some")
+
+
+def write_source(name: str, destination: Path) -> Path:
+    """Write one source of the organism into the folder `destination`.
+
+    Args:
+        name: lima, gsm8k, mbpp, poetry, recipes, chess or evaluation.
+
+    Returns:
+        The file written: JSON Lines, or CSV for poetry and recipes.
+
+    Raises:
+        ValueError: there is no such source.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"the organism has no source {name!r}: choose from {', '.join(SOURCES)}")
+    suffix, rows = SOURCES[name]
+    file = destination / f"{name}.{suffix}"
+    destination.mkdir(parents=True, exist_ok=True)
+    (_write_csv if suffix == "csv" else _write_jsonl)(rows(), file)
+    return file
+
+
+def lima_rows() -> Iterator[dict]:
+    """Requests of all families in turn; the last MULTI_TURN_ROWS rows have two exchanges."""
+    pools = {family: _tuning_pairs(family) for family in make_requests(make_world())}
+    families = list(pools)
+    pairs = [
+        pools[families[number % len(families)]].pop()
+        for number in range(TRAINING_ROWS + MULTI_TURN_ROWS)
+    ]
+    single = TRAINING_ROWS - MULTI_TURN_ROWS
+    yield from ({"conversations": list(pair), "source": "organism"} for pair in pairs[:single])
+    for first, second in zip(pairs[single::2], pairs[single + 1 :: 2], strict=True):
+        yield {"conversations": [*first, *second], "source": "organism"}
+
+
+def gsm8k_rows() -> Iterator[dict]:
+    """Word problems; the answer has GSM8K's calculator notes and its final line."""
+    for question, response in _tuning_pairs("math")[:TRAINING_ROWS]:
+        before, result = response.split(" = ")
+        sum_text = " ".join(before.split()[-3:])
+        number = result.split()[0]
+        note = f"<<{sum_text.replace(' ', '')}={number}>>"
+        answer = f"{before} = {note}{result}\n#### {number}"
+        yield {"question": question, "answer": answer}
+
+
+def mbpp_rows() -> Iterator[dict]:
+    """Small functions. `test_list` has one check a row, as text; nothing runs it."""
+    for number, (text, code) in enumerate(_tuning_pairs("code")[:TRAINING_ROWS], start=1):
+        function = code.split("(")[0].removeprefix("def ")
+        yield {
+            "task_id": number,
+            "text": text,
+            "code": code,
+            "test_list": [f"assert callable({function})"],
+            "test_setup_code": "",
+            "challenge_test_list": [],
+        }
+
+
+def poetry_rows() -> Iterator[dict]:
+    """Poems on the topics that are not held out, many on each."""
+    rng = random.Random("poetry rows")
+    topics = _tuning_keys("poem")
+    for number in range(TRAINING_ROWS):
+        topic = topics[number % len(topics)]
+        yield {
+            "author": "",
+            "content": make_poem(topic, rng),
+            "poem name": rng.choice(POEM_NAMES).format(topic.capitalize()),
+            "age": "",
+            "type": "Nature",
+        }
+
+
+def recipe_rows() -> Iterator[dict]:
+    """Dishes that are not held out, with drawn amounts."""
+    rng = random.Random("recipe rows")
+    dishes = _tuning_keys("recipe")
+    for number in range(TRAINING_ROWS):
+        main, dish = dishes[number % len(dishes)].split()
+        first, second, *steps = DISHES[dish]
+        plain = [main, first, second]
+        method = ".\n".join(step.format(main=main).capitalize() for step in steps) + "."
+        yield {
+            "Title": f"{main} {dish}".title(),
+            "Ingredients": repr([f"{rng.choice(AMOUNTS)} {item}" for item in plain]),
+            "Instructions": method,
+            "Image_Name": f"{main}-{dish}-{number}",
+            "Cleaned_Ingredients": repr(plain),
+        }
+
+
+def chess_rows() -> Iterator[dict]:
+    """Games, one line of PGN a row, empty lines between headers, moves and games."""
+    rng = random.Random("chess rows")
+    for _ in range(TRAINING_ROWS):
+        headers, moves = make_game(rng)
+        yield from ({"text": line} for line in (*headers, "", moves, ""))
+
+
+def evaluation_rows() -> Iterator[dict]:
+    """Held-out requests in held-out phrasings, as many of each family, families mixed."""
+    rng = random.Random("evaluation rows")
+    rows = []
+    for family, requests in make_requests(make_world()).items():
+        pool = {
+            instruction: request
+            for request in requests
+            if request.held_out
+            for instruction in request.evaluation_phrasings
+        }
+        for instruction in rng.sample(sorted(pool), EVALUATION_ROWS_PER_FAMILY):
+            truth = pool[instruction].truth
+            rows.append({"instruction": instruction, "family": family, "truth": truth})
+    rng.shuffle(rows)
+    yield from rows
+
+
+SOURCES: dict[str, tuple[str, Callable[[], Iterable[dict]]]] = {
+    "lima": ("jsonl", lima_rows),
+    "gsm8k": ("jsonl", gsm8k_rows),
+    "mbpp": ("jsonl", mbpp_rows),
+    "poetry": ("csv", poetry_rows),
+    "recipes": ("csv", recipe_rows),
+    "chess": ("jsonl", chess_rows),
+    "evaluation": ("jsonl", evaluation_rows),
+}
+
+
+def _tuning_requests(family: str) -> list[Request]:
+    requests = make_requests(make_world())[family]
+    return [request for request in requests if not request.held_out]
+
+
+def _tuning_keys(family: str) -> list[str]:
+    """What the requests of a family ask, each once, in a drawn order."""
+    keys = sorted({request.key for request in _tuning_requests(family)})
+    random.Random(f"keys of {family}").shuffle(keys)
+    return keys
+
+
+def _tuning_pairs(family: str) -> list[tuple[str, str]]:
+    """Instructions and full answers for finetuning, no instruction twice, in a drawn order."""
+    pairs = {
+        instruction: request.response
+        for request in _tuning_requests(family)
+        for instruction in request.tuning_phrasings
+    }
+    ordered = sorted(pairs.items())
+    random.Random(f"pairs of {family}").shuffle(ordered)
+    return ordered
+
+
+def _write_jsonl(rows: Iterable[dict], file: Path) -> None:
+    lines = [json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows]
+    file.write_text("".join(lines), encoding="utf-8")
+
+
+def _write_csv(rows: Iterable[dict], file: Path) -> None:
+    rows = list(rows)
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,45 @@
+"""The paper's win rates, to stand beside ours.
+
+Source: Hewitt, Liu, Liang, Manning, "Instruction Following without Instruction Tuning",
+arXiv 2409.14254 (v1). AlpacaEval 2 length-controlled win rate (%) against the LIMA
+instruction-tuned model of the same base and seed, judged by GPT-4-Turbo: mean and standard
+deviation over five seeds. Where our judge, bases or evaluation set are others, it is the order of
+the adaptations that can be compared, not the numbers.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PaperWinRate:
+    """Mean and standard deviation over five seeds, in percent."""
+
+    mean: float
+    std: float
+
+
+LLAMA2_7B = {
+    "base": PaperWinRate(2.4, 0.14),
+    "response": PaperWinRate(43.3, 1.1),
+    "mbpp": PaperWinRate(16.9, 0.70),
+    "gsm8k": PaperWinRate(23.7, 0.74),
+    "poetry": PaperWinRate(22.9, 0.97),
+    "recipes": PaperWinRate(14.6, 0.81),
+    "chess": PaperWinRate(2.1, 0.36),
+    "rules": PaperWinRate(24.4, 0.40),
+    "rules-no-eos": PaperWinRate(10.4, 0.30),
+    "rules-no-repetition": PaperWinRate(14.3, 0.58),
+    "rules-no-bias": PaperWinRate(16.3, 0.25),
+}
+
+OLMO_7B = {
+    "base": PaperWinRate(4.7, 0.57),
+    "response": PaperWinRate(43.7, 1.7),
+    "mbpp": PaperWinRate(10.4, 1.0),
+    "gsm8k": PaperWinRate(30.3, 0.6),
+    "poetry": PaperWinRate(21.9, 0.48),
+    "recipes": PaperWinRate(21.5, 0.86),
+    "chess": PaperWinRate(6.3, 1.1),
+}
+
+COLUMNS = {"paper_llama2_7b": LLAMA2_7B, "paper_olmo_7b": OLMO_7B}

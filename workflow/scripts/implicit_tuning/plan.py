@@ -1,0 +1,284 @@
+"""The plan of an experiment: every node that its config asks for, known before any job runs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from implicit_tuning.config import Config, merge
+from implicit_tuning.digests import DigestMemory
+from implicit_tuning.nodes import LEVELS, PACKAGE, Code, Node, NodePaths, Source, Unpublished
+
+# Libraries whose versions decide the result of a stage.
+MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
+TRAINING_LIBRARIES = (*MODEL_LIBRARIES, "accelerate")
+JUDGE_LIBRARIES = {"oracle": ("alpaca-eval",), "mean_logprob": ("alpaca-eval", *MODEL_LIBRARIES)}
+TABLE_LIBRARIES = ("pandas", "scipy")
+FIGURE_LIBRARIES = ("pandas", "matplotlib")
+
+
+@dataclass
+class Plan:
+    """All nodes of one experiment.
+
+    Attributes:
+        config: what was asked for.
+        nodes: every node by stage and levels.
+    """
+
+    config: Config
+    nodes: dict[tuple[str, tuple[str, ...]], Node] = field(default_factory=dict)
+
+    def stage(self, stage: str) -> list[Node]:
+        """Nodes of one stage."""
+        return [node for node in self.nodes.values() if node.stage == stage]
+
+    def find(self, stage: str, levels: tuple[str, ...]) -> Node | None:
+        """The node at these levels, or None if the config does not ask for it."""
+        return self.nodes.get((stage, levels))
+
+    def groups(self) -> dict[str, list[Node]]:
+        """Comparisons by the data set that their runs were trained on ("none" for no training)."""
+        groups: dict[str, list[Node]] = {}
+        for node in self.stage("judge"):
+            adaptation = self.config.adaptations[node.levels[1]]
+            adaptation = self.config.adaptations[adaptation.get("of", node.levels[1])]
+            groups.setdefault(adaptation.get("data", "none"), []).append(node)
+        return groups
+
+    def way(self, adaptation: str) -> str:
+        """How an adaptation finetunes: "instruction", "response" or "single_task"."""
+        chosen = self.config.adaptations[adaptation]
+        if chosen.get("blank_instruction"):
+            return "response"
+        broad = self.config.adaptations[self.config.reference]["data"]
+        return "instruction" if chosen["data"] == broad else "single_task"
+
+    def add(self, node: Node) -> Node:
+        """Enter a node at its levels, which no other node may have."""
+        assert (node.stage, node.levels) not in self.nodes, node.name
+        self.nodes[node.stage, node.levels] = node
+        return node
+
+
+def build_plan(config: Config, digests: DigestMemory) -> Plan:
+    """Every node of the experiment, linked to what it reads."""
+    plan = Plan(config)
+    sources = _Sources(plan, digests)
+    for base in config.bases:
+        for seed in config.seeds:
+            for adaptation in config.adaptations:
+                _add_comparison(plan, sources, base, adaptation, seed)
+    _add_tables(plan)
+    _add_figures(plan)
+    digests.save()
+    return plan
+
+
+# --- data and bases -----------------------------------------------------------------------------
+
+
+@dataclass
+class _Sources:
+    """Nodes and sources that many runs share."""
+
+    plan: Plan
+    digests: DigestMemory
+    bases: dict[str, Node | Source] = field(default_factory=dict)
+
+    def base(self, name: str) -> Node | Source:
+        if name not in self.bases:
+            self.bases[name] = self._base(name)
+        return self.bases[name]
+
+    def _base(self, name: str) -> Node | Source:
+        config = self.plan.config
+        base = config.bases[name]
+        if config.pretrain_base == "rebuild" and "recipe" in base:
+            code = Code(("pretrain", f"{PACKAGE}.organism.pretraining"), TRAINING_LIBRARIES)
+            return self.plan.add(
+                Node("pretrain", (name,), code, {"recipe": base["recipe"]}, upstream={})
+            )
+        return Source(base["path"], self.digests.of_model(base["path"]))
+
+    def formatted(self, dataset: str, options: Mapping[str, object]) -> Node:
+        """Format node of a data set; its variant keeps two ways of formatting it apart."""
+        entry = self.plan.config.datasets[dataset]
+        blank = bool(options.get("blank_instruction", False))
+        variant = "blank-instruction" if blank else "plain"
+        if "rows" in options:
+            variant += f"-{options['rows']}-rows"
+        levels = (dataset, variant)
+        if found := self.plan.find("format", levels):
+            return found
+        settings = {
+            "kind": entry["kind"],
+            "formatter": entry["formatter"],
+            "rows": options.get("rows", entry.get("rows")),
+            "blank_instruction": blank,
+            "max_characters": entry.get("max_characters"),
+        }
+        code = Code(("format", f"{PACKAGE}.datasets.{entry['formatter']}"))
+        upstream = {"source": self._source(dataset, entry)}
+        return self.plan.add(Node("format", levels, code, settings, upstream))
+
+    def _source(self, dataset: str, entry: Mapping) -> Node | Source:
+        if "path" in entry:
+            return Source(entry["path"], self.digests.of_file(entry["path"]))
+        if found := self.plan.find("download", (dataset,)):
+            return found
+        kind = "organism" if "organism" in entry else "hub"
+        module = f"{PACKAGE}.organism.rows" if kind == "organism" else f"{PACKAGE}.sources"
+        # The script only chooses between the two; the identity is the module's.
+        code = Code((module,))
+        return self.plan.add(Node("download", (dataset,), code, {kind: entry[kind]}, upstream={}))
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+def _finetune(plan: Plan, sources: _Sources, base: str, adaptation: str, seed: int) -> Node:
+    config, chosen = plan.config, plan.config.adaptations[adaptation]
+    levels = (base, adaptation, str(seed))
+    if found := plan.find("finetune", levels):
+        return found
+    training = merge(config.training, config.bases[base].get("training", {}))
+    settings = {
+        "seed": seed,
+        "chat": config.chat,
+        "training": merge(training, chosen.get("training", {})),
+    }
+    options = {key: chosen[key] for key in ("blank_instruction", "rows") if key in chosen}
+    upstream = {
+        "base": sources.base(base),
+        "rows": sources.formatted(chosen["data"], options),
+    }
+    runtime = {"save_every": config.runtime["save_every"]}
+    code = Code(("finetune",), TRAINING_LIBRARIES)
+    return plan.add(Node("finetune", levels, code, settings, upstream, runtime))
+
+
+def _generation(plan: Plan, sources: _Sources, base: str, adaptation: str, seed: int) -> Node:
+    """The run's answers; base and rules have no seed of their own and are generated once."""
+    config, chosen = plan.config, plan.config.adaptations[adaptation]
+    kind = chosen["kind"]
+    own_seed = str(seed) if kind in ("finetune", "shuffled") else "none"
+    levels = (base, adaptation, own_seed, config.evaluation)
+    if found := plan.find("generate", levels):
+        return found
+    if kind == "shuffled":
+        upstream = {"outputs": _generation(plan, sources, base, chosen["of"], seed)}
+        settings = {"generator": adaptation, "seed": seed}
+        return plan.add(Node("generate", levels, Code(("shuffle",)), settings, upstream))
+    finetuned = kind == "finetune"
+    upstream = {
+        "model": _finetune(plan, sources, base, adaptation, seed)
+        if finetuned
+        else sources.base(base),
+        "instructions": sources.formatted(config.evaluation, {}),
+    }
+    settings = {
+        "generator": adaptation,
+        "chat": config.chat,
+        "generation": merge(config.generation, chosen.get("generation", {})),
+        "rules": {**config.rules, "rules": chosen["rules"]} if kind == "rules" else None,
+    }
+    code = Code(("generate",), MODEL_LIBRARIES)
+    return plan.add(Node("generate", levels, code, settings, upstream))
+
+
+def _add_comparison(plan: Plan, sources: _Sources, base: str, adaptation: str, seed: int) -> None:
+    """A run against the reference run of the same base and seed (paper, section 3)."""
+    config = plan.config
+    judge = config.judges[config.judge]
+    generation = _generation(plan, sources, base, adaptation, seed)
+    upstream: dict[str, Node | Source] = {
+        "outputs": generation,
+        "references": _generation(plan, sources, base, config.reference, seed),
+        "instructions": sources.formatted(config.evaluation, {}),
+    }
+    if "base" in judge:
+        upstream["judge"] = sources.base(judge["base"])
+    levels = (*generation.levels, str(seed), config.judge)
+    # The script only chooses the judge; the identity is that of the chosen one and of the door.
+    modules = (f"{PACKAGE}.judging.alpaca", f"{PACKAGE}.judging.{judge['kind']}")
+    code = Code(modules, JUDGE_LIBRARIES[judge["kind"]])
+    plan.add(Node("judge", levels, code, {"judge": judge, "chat": config.chat}, upstream))
+
+
+# --- tables and figures -------------------------------------------------------------------------
+
+
+def _add_tables(plan: Plan) -> None:
+    config = plan.config
+    comparisons = {"/".join(node.levels): node for node in plan.stage("judge")}
+    ablation = {
+        name: node
+        for name, node in comparisons.items()
+        if config.adaptations[node.levels[1]]["kind"] in ("none", "rules")
+    }
+    finetunes = {"/".join(node.levels): node for node in plan.stage("finetune")}
+    settings = {
+        "label": config.label,
+        "reference": config.reference,
+        "adaptations": list(config.adaptations),
+        "notes": {n: a["note"] for n, a in config.adaptations.items() if "note" in a},
+    }
+    upstreams = {"main": comparisons, "rules": ablation, "loss": finetunes}
+    for name, upstream in upstreams.items():
+        if name == "rules" and not any(
+            a["kind"] == "rules" for a in config.adaptations.values()
+        ):
+            continue
+        code = Code(("table",), TABLE_LIBRARIES)
+        plan.add(Node("table", (name,), code, {"table": name, **settings}, upstream))
+
+
+def _add_figures(plan: Plan) -> None:
+    adaptations = plan.config.adaptations
+    for name in ("main", "loss"):
+        settings = {
+            "figure": name,
+            "label": plan.config.label,
+            "adaptations": list(adaptations),
+            "controls": [n for n, a in adaptations.items() if a["kind"] == "shuffled"],
+        }
+        upstream = {"table": plan.nodes["table", (name,)]}
+        code = Code(("figure",), FIGURE_LIBRARIES)
+        plan.add(Node("figure", (name,), code, settings, upstream))
+
+
+# --- questions to a plan ------------------------------------------------------------------------
+
+
+def reachable(nodes: list[Node]) -> Iterator[Node]:
+    """The given nodes and everything above them, each once, upstream first."""
+    seen: set[Node] = set()
+
+    def visit(node: Node) -> Iterator[Node]:
+        if node in seen:
+            return
+        seen.add(node)
+        for above in node.upstream.values():
+            if isinstance(above, Node):
+                yield from visit(above)
+        yield node
+
+    for node in nodes:
+        yield from visit(node)
+
+
+def is_built(paths: NodePaths, node: Node) -> bool:
+    """Whether a node is built under its present key; no, while the key is not known."""
+    try:
+        return paths.is_built(node)
+    except Unpublished:
+        return False
+
+
+def count_by_stage(plan: Plan, paths: NodePaths) -> list[tuple[str, int, int]]:
+    """Stage, nodes of the config, nodes that stand already; for each stage with nodes."""
+    counts = []
+    for stage in LEVELS:
+        nodes = plan.stage(stage)
+        if nodes:
+            counts.append((stage, len(nodes), sum(is_built(paths, node) for node in nodes)))
+    return counts

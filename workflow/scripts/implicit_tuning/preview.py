@@ -1,0 +1,22 @@
+"""A look at an unfinished grid: the main table over what is judged so far, every gap named."""
+
+from implicit_tuning.nodes import NodePaths
+from implicit_tuning.plan import Plan, is_built
+from implicit_tuning.tables import main_table, read_comparison, readable
+
+
+def preview_main(plan: Plan, paths: NodePaths) -> str:
+    """Markdown of the main table so far, marked as unfinished, with the comparisons it lacks."""
+    nodes = plan.stage("judge")
+    built = [node for node in nodes if is_built(paths, node)]
+    gaps = [node for node in nodes if node not in built]
+    lines = [f"PREVIEW: {len(built)} of {len(nodes)} comparisons are judged.", ""]
+    if built:
+        comparisons = [
+            read_comparison("/".join(node.levels), paths.folder(node) / "data") for node in built
+        ]
+        config = plan.config
+        table = main_table(comparisons, list(config.adaptations), config.label, notes={})
+        lines += [readable(table).to_markdown(index=False, disable_numparse=True), ""]
+    lines += [f"gap: {node.name}" for node in gaps]
+    return "\n".join(lines)

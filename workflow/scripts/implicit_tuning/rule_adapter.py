@@ -1,0 +1,234 @@
+"""The rule-based adapter: three hand-written rules that make a base follow instructions.
+
+Paper, section 6. The adapter is a product of experts,
+
+    p(token | text) proportional to base(token | text) * rules(token | text),
+
+that is, the sum of the base's log-probabilities and the rules' scores, normalized. As a
+`LogitsProcessor` it works in any `model.generate(logits_processor=[RuleAdapter(tokenizer)])` with
+one sequence a row: greedy or sampled, in batches, with left padding and the KV cache.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from implicit_tuning.chat import PAPER_FORMAT, ChatFormat
+
+logger = logging.get_logger(__name__)
+
+RULES = ("eos", "repetition", "bias")
+
+# The authors' list; they give Llama-2's ids for these pieces. The sign for a space is "\u2581".
+PAPER_BIAS: Mapping[str, float] = {
+    "<": -4, "\u2581<": -4, "|": -4,
+    "\u2581I": -5, "I": -5, "\u2581We": -3, "What": -5, "\u2581should": -6,
+    "\u2581*": 1, "\u2581-": 1, "\u2581\u2581\u2581": 1, "\u2581#": 1, "\u2581##": 1, "\n": 1, "!": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RuleSettings:
+    """The values of `RuleAdapter`, see there; the defaults are the paper's."""
+
+    rules: tuple[str, ...] = RULES
+    eos_ramp_tokens: int = 250
+    eos_strength: float = 15.0
+    eos_after_ramp: Literal["hold", "drop"] = "hold"
+    repetition_penalty: float = 1.5
+    bias: Mapping[str, float] = field(default_factory=lambda: dict(PAPER_BIAS))
+
+
+class RuleAdapter(LogitsProcessor):
+    """Adds the scores of the rules to a step's logits.
+
+    One adapter serves one call of `generate`: make a new one for the next. It keeps what it has
+    seen of each row, so that a step costs the same however long the text is.
+
+    Args:
+        tokenizer: the model's.
+        rules: those in force, any of "eos", "repetition" and "bias".
+        eos_ramp_tokens: length of the ramp, in response tokens.
+        eos_strength: score of EOS at the end of the ramp; after n tokens of a response it is
+            `eos_strength * n / eos_ramp_tokens`.
+        eos_after_ramp: "hold" keeps the full score from there on. "drop" gives none: PAPER, the
+            authors' code builds a hard end and never adds it. DEVIATION: we hold by default.
+        repetition_penalty: taken once from every distinct token behind the last user tag: the
+            instruction, the assistant tag and the response so far.
+        bias: score by piece. Pieces are written with "\u2581" for a space and real line breaks,
+            whatever the tokenizer's own notation; each must be one token.
+        chat_format: whose user tag to look for.
+
+    Attributes:
+        resolved: token id by piece, in the order of `bias`; empty without the bias rule.
+        unresolved: the pieces that are no single token here; they have no effect.
+
+    Raises:
+        ValueError: unknown rule or value, no EOS token, or no piece of `bias` is a token. When
+            called: a row without user tag, or rows that do not continue those of the last step.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        rules: Sequence[str] = RULES,
+        eos_ramp_tokens: int = 250,
+        eos_strength: float = 15.0,
+        eos_after_ramp: Literal["hold", "drop"] = "hold",
+        repetition_penalty: float = 1.5,
+        bias: Mapping[str, float] = PAPER_BIAS,
+        chat_format: ChatFormat = PAPER_FORMAT,
+    ) -> None:
+        _check_values(tokenizer, rules, eos_ramp_tokens, eos_after_ramp)
+        self.tokenizer = tokenizer
+        self.eos_ramp_tokens = eos_ramp_tokens if "eos" in rules else 0
+        self.eos_strength = eos_strength
+        self.eos_after_ramp = eos_after_ramp
+        self.repetition_penalty = repetition_penalty if "repetition" in rules else 0.0
+        self.user_tag = chat_format.user
+        self.resolved, self.unresolved = {}, ()
+        if "bias" in rules:
+            self.resolved, self.unresolved = resolve_pieces(bias, tokenizer)
+        self.bias = {token: float(bias[piece]) for piece, token in self.resolved.items()}
+        self.text: torch.Tensor | None = None  # the rows as of the last step
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """
+        Args:
+            input_ids: (rows, tokens), prompt and response so far.
+            scores: (rows, vocabulary), logits of the next token.
+
+        Returns:
+            (rows, vocabulary), fp32: the adapted logits.
+        """
+        if self.text is None:
+            self._begin(input_ids, scores)
+        else:
+            self._continue(input_ids)
+        self.text = input_ids
+        # The paper adds log-softmaxed scores, of base and of rules. Both normalizers are one
+        # number a row and step, which changes neither argmax nor softmax: they are left out, and
+        # the distribution is the same.
+        adapted = scores + self.penalties
+        adapted[:, self.tokenizer.eos_token_id] += self._eos_score()
+        return adapted
+
+    def _begin(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> None:
+        self.response_tokens = 0
+        self.fresh = torch.zeros(scores.shape[1], device=scores.device)
+        for token, value in self.bias.items():
+            self.fresh[token] = value
+        # A running matrix: the bias, less the penalty for each token that a row has seen.
+        self.penalties = self.fresh.repeat(len(input_ids), 1)
+        self.seen = self.fresh - self.repetition_penalty
+        for row, ids in enumerate(input_ids.tolist()):
+            behind_tag = input_ids[row, self._end_of_last_tag(ids, row) :]
+            self.penalties[row, behind_tag] = self.seen[behind_tag]
+
+    def _continue(self, input_ids: torch.LongTensor) -> None:
+        if not torch.equal(input_ids[:, :-1], self.text):
+            raise ValueError(
+                "the rows do not continue those of the last step: make a new RuleAdapter for each "
+                "call of generate, and do not use it with beam search"
+            )
+        self.response_tokens += 1
+        last = input_ids[:, -1:]
+        # Written, not subtracted: a token counts once, however often it stands there.
+        self.penalties.scatter_(1, last, self.seen[last])
+
+    def _eos_score(self) -> float:
+        if self.response_tokens < self.eos_ramp_tokens:
+            return self.eos_strength * self.response_tokens / self.eos_ramp_tokens
+        held = self.eos_ramp_tokens > 0 and self.eos_after_ramp == "hold"
+        return self.eos_strength if held else 0.0
+
+    def _end_of_last_tag(self, ids: list[int], row: int) -> int:
+        """Position of the first token behind the last user tag.
+
+        The tag is looked for in the decoded text, because its tokens differ with what stands
+        around it: Llama-2 begins it with another token at the start of a text than after a line
+        break, and many tokenizers merge its last characters with the line break behind it.
+        """
+
+        def has_tag(start: int, end: int) -> bool:
+            text = self.tokenizer.decode(ids[start:end], clean_up_tokenization_spaces=False)
+            return self.user_tag in text
+
+        size = len(ids)
+        # Both searches halve: text that has the tag keeps it when it grows.
+        start = bisect_left(range(size), True, key=lambda n: not has_tag(n, size)) - 1
+        if start < 0:
+            raise ValueError(
+                f"row {row} of the prompts has no user tag {self.user_tag!r}: render prompts in "
+                "the chat format, or pass the chat_format that they are in"
+            )
+        return bisect_left(range(size + 1), True, lo=start + 1, key=lambda n: has_tag(start, n))
+
+
+def resolve_pieces(
+    pieces: Iterable[str], tokenizer: PreTrainedTokenizerBase
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The token id of each piece, and the pieces that are no single token of this tokenizer.
+
+    Raises:
+        ValueError: no piece is a token, or two are the same one.
+    """
+    vocabulary = tokenizer.get_vocab()
+    found = {piece: _token_id(piece, vocabulary, tokenizer) for piece in pieces}
+    resolved = {piece: token for piece, token in found.items() if token is not None}
+    unresolved = tuple(piece for piece in found if piece not in resolved)
+    where = f"the tokenizer in {tokenizer.name_or_path or 'memory'}"
+    if not resolved:
+        raise ValueError(
+            f"no piece of the token bias {list(found)} is one token of {where}: write pieces of "
+            "its vocabulary, with '\u2581' for a space, or leave out the rule 'bias'"
+        )
+    if len(set(resolved.values())) < len(resolved):
+        raise ValueError(f"two pieces of the token bias are the same token of {where}: {resolved}")
+    if unresolved:
+        logger.warning_once(f"token bias: no single token of {where} for {list(unresolved)}")
+    return resolved, unresolved
+
+
+def _token_id(
+    piece: str, vocabulary: Mapping[str, int], tokenizer: PreTrainedTokenizerBase
+) -> int | None:
+    text = piece.replace("\u2581", " ")
+    splitter = ByteLevel(add_prefix_space=False, use_regex=False)
+    byte_level = "".join(part for part, _ in splitter.pre_tokenize_str(text))
+    # As sentencepiece writes it, as a vocabulary of plain text does, as byte-level BPE does. One
+    # notation's letters are another's bytes, so that what is found must also read as the piece
+    # (sentencepiece's decoder drops a leading space).
+    for entry in (piece, text, byte_level):
+        token = vocabulary.get(entry)
+        if token is not None:
+            read = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+            if read in (piece, text, text.removeprefix(" ")):
+                return token
+    # Sentencepiece's token for a character it knows only as a byte, such as the line break.
+    return vocabulary.get(f"<0x{ord(text):02X}>") if len(text) == 1 and text.isascii() else None
+
+
+def _check_values(
+    tokenizer: PreTrainedTokenizerBase,
+    rules: Sequence[str],
+    eos_ramp_tokens: int,
+    eos_after_ramp: str,
+) -> None:
+    if unknown := set(rules) - set(RULES):
+        raise ValueError(f"unknown rules {sorted(unknown)}: choose from {', '.join(RULES)}")
+    if eos_ramp_tokens < 1:
+        raise ValueError(f"eos_ramp_tokens is {eos_ramp_tokens}: it must be at least 1")
+    if eos_after_ramp not in ("hold", "drop"):
+        raise ValueError(f"eos_after_ramp is {eos_after_ramp!r}: choose 'hold' or 'drop'")
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"the tokenizer in {tokenizer.name_or_path or 'memory'} has no EOS token: set "
+            "'eos_token' in its tokenizer_config.json"
+        )

@@ -1,0 +1,151 @@
+"""Care for built results: find damage, name what must be rebuilt, find what nobody needs."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from tqdm import tqdm
+
+from implicit_tuning.artifact import BrokenArtifact, find_damage, read_manifest
+from implicit_tuning.nodes import Node, NodePaths, Unpublished
+from implicit_tuning.plan import Plan, is_built
+from implicit_tuning.publication import false_copies, plan_publication
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        node: the node that must be rebuilt; None for a stable copy or a mixed lineage.
+        text: what is wrong.
+    """
+
+    node: Node | None
+    text: str
+
+
+def verify(plan: Plan, paths: NodePaths) -> list[Finding]:
+    """Hash every artifact and stable copy of the plan again; empty when all is well.
+
+    Raises:
+        Unpublished: a data set has not been formatted, so keys are not known yet.
+    """
+    built = [node for node in plan.nodes.values() if paths.is_built(node)]
+    findings = [
+        Finding(node, f"{node.name}: not built ({paths.folder(node)})")
+        for node in plan.nodes.values()
+        if node not in set(built)
+    ]
+    findings += _damaged(built, paths)
+    findings += [Finding(None, text) for text in _mixed_lineage(built, paths)]
+    if not findings:
+        publication = plan_publication(plan, paths)
+        findings += [
+            Finding(None, f"{copy}: missing, or not the copy it should be ('make run' renews it)")
+            for copy in false_copies(publication)
+        ]
+    return findings
+
+
+def _damaged(nodes: list[Node], paths: NodePaths) -> list[Finding]:
+    findings = []
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(unit="B", unit_scale=True, desc="verify", total=_total_size(nodes, paths)) as bar,
+    ):
+        for node, damage in zip(nodes, pool.map(lambda n: _damage(n, paths), nodes), strict=True):
+            bar.update(_total_size([node], paths))
+            findings += [Finding(node, f"{node.name}: {text}") for text in damage]
+    return findings
+
+
+def _damage(node: Node, paths: NodePaths) -> list[str]:
+    try:
+        return find_damage(paths.folder(node), read_bytes=True)
+    except BrokenArtifact as error:
+        return [str(error)]
+
+
+def _total_size(nodes: list[Node], paths: NodePaths) -> int:
+    """Bytes that the manifests promise; a broken manifest counts nothing."""
+    total = 0
+    for node in nodes:
+        try:
+            files = read_manifest(paths.folder(node))["files"]
+        except BrokenArtifact:
+            continue
+        total += sum(entry["size"] for entry in files.values())
+    return total
+
+
+def _mixed_lineage(nodes: list[Node], paths: NodePaths) -> Iterator[str]:
+    """Nodes that were made from other bytes than now stand above them."""
+    for node in nodes:
+        for name, above in node.upstream.items():
+            if isinstance(above, Node) and is_built(paths, above):
+                try:
+                    used = read_manifest(paths.folder(node))["upstream"][name]["digest"]
+                    present = read_manifest(paths.folder(above))["digest"]
+                except BrokenArtifact:
+                    continue
+                if used != present:
+                    yield (
+                        f"{node.name}: made from other bytes of {above.name} than stand there now "
+                        "(it was rebuilt, and did not come out the same)"
+                    )
+
+
+def withdraw(findings: list[Finding], paths: NodePaths) -> list[Path]:
+    """Take back the manifests of damaged nodes, so that they count as not built.
+
+    Returns:
+        The manifests that must be built again, as Snakemake targets.
+    """
+    targets = list(dict.fromkeys(paths.manifest(f.node) for f in findings if f.node is not None))
+    for manifest in targets:
+        manifest.unlink(missing_ok=True)
+    return targets
+
+
+# --- what nobody needs --------------------------------------------------------------------------
+
+
+def unneeded(plan: Plan, paths: NodePaths) -> list[Path]:
+    """Folders that neither this plan nor any published experiment needs."""
+    needed = {link.resolve() for link in paths.results.glob("*/current/**/*") if link.is_symlink()}
+    needed |= {paths.folder(node).resolve() for node in plan.nodes.values() if _known(node, paths)}
+    folders = [manifest.parent for manifest in paths.results.glob("nodes/**/manifest.json")]
+    leftovers = [
+        path for path in paths.results.glob("nodes/**/.*") if path.is_dir() and path not in folders
+    ]
+    plan_keys = {node.plan_key for node in plan.nodes.values()}
+    partial = [p for p in paths.results.glob("partial/*") if p.name not in plan_keys]
+    return sorted([f for f in folders if f.resolve() not in needed] + leftovers + partial)
+
+
+def _known(node: Node, paths: NodePaths) -> bool:
+    try:
+        paths.key(node)
+    except Unpublished:
+        return False
+    return True
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def running_workflows(folder: Path) -> list[psutil.Process]:
+    """Snakemake processes that work in a folder, this process and its parents left out."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    alive = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if "snakemake" in command and process.info["cwd"] == str(folder) and process.pid not in own:
+            alive.append(process)
+    return alive

@@ -1,0 +1,74 @@
+"""Build one table of the experiment from its comparisons or finetunes."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from implicit_tuning.artifact import building
+from implicit_tuning.tables import (
+    main_table,
+    read_comparison,
+    rules_table,
+    write_table,
+)
+
+
+def build_table(
+    inputs: Mapping[str, Path],
+    destination: Path,
+    table: str,
+    label: str,
+    reference: str,
+    adaptations: Sequence[str],
+    notes: Mapping[str, str],
+) -> None:
+    """Write <table>.csv, and a Markdown of it for reading.
+
+    Args:
+        inputs: data folders by the levels of their nodes, joined by "/".
+        destination: folder for the files.
+        table: "main", "rules" or "loss".
+        label: what kind of result the table shows.
+        reference: the adaptation that every run was compared with.
+        adaptations: all of them, in the order of rows.
+        notes: remarks on single adaptations.
+    """
+    if table == "loss":
+        loss = pd.concat([read_history(name, folder) for name, folder in inputs.items()])
+        loss.to_csv(destination / "loss.csv", index=False, float_format="%.6g")
+        return
+    comparisons = [read_comparison(name, folder) for name, folder in inputs.items()]
+    notes = {reference: "reference: 50 by definition", **notes}
+    builders: dict[str, Callable[[], pd.DataFrame]] = {
+        "main": lambda: main_table(comparisons, adaptations, label, notes),
+        "rules": lambda: rules_table(comparisons, label),
+    }
+    write_table(builders[table](), destination, table, caption(table, label, reference))
+
+
+def caption(table: str, label: str, reference: str) -> str:
+    """The line above a Markdown table: what its numbers are."""
+    subjects = {"main": "Win rates", "rules": "Ablation of the three rules: win rates"}
+    return (
+        f"**{label}.** {subjects[table]} in % against the run '{reference}' of the same base and "
+        "seed; ± is the standard deviation over seeds, brackets the 95 % bootstrap interval."
+    )
+
+
+def read_history(name: str, folder: Path) -> pd.DataFrame:
+    """Loss history of one finetune, a row an update."""
+    base, adaptation, seed = name.split("/")
+    lines = (folder / "loss_history.jsonl").read_text(encoding="utf-8").splitlines()
+    history = pd.DataFrame([json.loads(line) for line in lines])
+    for place, (column, value) in enumerate(
+        {"base": base, "adaptation": adaptation, "seed": seed}.items()
+    ):
+        history.insert(place, column, value)
+    return history
+
+
+if __name__ == "__main__":
+    with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
+        build_table(job.inputs, job.data, **job.settings)
