@@ -3,6 +3,10 @@ import sys
 from itertools import groupby
 
 import pytest
+from tiny_models import BOS, EOS, character_tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
 from implicit_tuning.chat import (
     ChatFormat,
     prompt_text,
@@ -10,9 +14,6 @@ from implicit_tuning.chat import (
     tokenize_conversation,
     tokenize_prompt,
 )
-from tiny_models import BOS, EOS, character_tokenizer
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 FORMAT = ChatFormat()
 LONG = 10_000
@@ -148,8 +149,8 @@ def test_missing_eos_names_the_folder_and_the_fix(tmp_path):
     ("messages", "message"),
     [
         ([], "at least one message"),
-        ([{"role": "bot", "content": "x"}], "'bot' is none of"),
-        ([{"role": "user", "content": None}], "no text under 'content'"),
+        ([{"role": "bot", "content": "x"}], "'bot'.* needs a 'role' out of"),
+        ([{"role": "user", "content": None}], "None.* needs .* text under 'content'"),
     ],
 )
 def test_bad_messages_are_refused(messages, message):
@@ -180,4 +181,4 @@ def test_import_needs_neither_torch_nor_transformers():
         "prompt_text('q', ChatFormat());"
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

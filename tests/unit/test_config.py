@@ -66,7 +66,7 @@ def test_every_shipped_config_is_valid(root):
         ("adaptations/rules/rules", ["oes"], "'oes' is not possible; did you mean 'eos'"),
         ("adaptations/a b", {"kind": "none"}, "'a b' does not match"),
         ("bases/organism-llama/path", "nowhere", "bases.organism-llama.path: '.*nowhere' does not"),
-        ("datasets", {"organism-lima": {"path": "x"}}, "give exactly one of hub, path, organism"),
+        ("datasets", {"organism-lima": {"path": "x", "organism": "lima"}}, "give exactly one of"),
         ("adaptations/chess/data", "chess", "datasets.chess.hub.revision: missing: a download"),
     ],
 )
@@ -93,6 +93,15 @@ def test_a_missing_data_file_is_named(root, raw):
     wrong = changed(changed(raw, "datasets", {"mine": entry}), "adaptations/gsm8k/data", "mine")
     with pytest.raises(ConfigError, match=r"datasets.mine.path: '.*none.jsonl' does not exist"):
         load_config(wrong, root)
+
+
+def test_a_local_path_replaces_the_source_of_the_registry(root, raw):
+    (root / "lima.jsonl").write_text("")
+    own = changed(raw, "datasets", {"organism-lima": {"path": "lima.jsonl"}})
+    entry = load_config(own, root).datasets["organism-lima"]
+    assert entry["path"] == root / "lima.jsonl"
+    assert "organism" not in entry
+    assert entry["formatter"] == "lima"
 
 
 def test_an_unknown_formatter_is_named(root, raw):

@@ -4,11 +4,12 @@ from dataclasses import asdict, replace
 import pytest
 import rule_reference
 import torch
+from tiny_models import character_tokenizer, random_model, write_base
+from transformers import GenerationConfig
+
 from implicit_tuning.chat import ChatFormat, tokenize_prompt
 from implicit_tuning.generation import GenerationSettings, generate
 from implicit_tuning.rule_adapter import RULES, RuleSettings
-from tiny_models import character_tokenizer, random_model, write_base
-from transformers import GenerationConfig
 
 FORMAT = ChatFormat()
 SETTINGS = GenerationSettings(

@@ -3,12 +3,13 @@ from itertools import combinations
 import pytest
 import rule_reference
 import torch
-from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.rule_adapter import PAPER_BIAS, RULES, RuleAdapter, RuleSettings
 from rule_reference import LLAMA_2_BIAS
 from tiny_models import character_tokenizer, random_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from implicit_tuning.chat import ChatFormat, tokenize_prompt
+from implicit_tuning.rule_adapter import PAPER_BIAS, RULES, RuleAdapter, RuleSettings
 
 FORMAT = ChatFormat()
 SUBSETS = [subset for size in range(4) for subset in combinations(RULES, size)]
@@ -161,9 +162,7 @@ def test_row_without_user_tag_is_refused(model, tokenizer, prompts):
         generate(model, tokenizer, [prompts[0], bad], RuleAdapter(tokenizer, bias=BIAS))
     other = ChatFormat(user="<|A|>", assistant="<|B|>")
     with pytest.raises(ValueError, match="pass the chat_format"):
-        generate(
-            model, tokenizer, prompts, RuleAdapter(tokenizer, bias=BIAS, chat_format=other)
-        )
+        generate(model, tokenizer, prompts, RuleAdapter(tokenizer, bias=BIAS, chat_format=other))
 
 
 def test_one_adapter_serves_one_call(model, tokenizer, prompts):
@@ -242,9 +241,7 @@ def test_paper_pieces_are_llama_2_ids():
 def byte_level(*merges):
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     pieces = ["<eos>", *sorted(alphabet), *("".join(merge) for merge in merges)]
-    backend = Tokenizer(
-        models.BPE(vocab={p: n for n, p in enumerate(pieces)}, merges=list(merges))
-    )
+    backend = Tokenizer(models.BPE(vocab={p: n for n, p in enumerate(pieces)}, merges=list(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")

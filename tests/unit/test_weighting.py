@@ -1,8 +1,9 @@
 import pytest
 import torch
-from implicit_tuning.weighting import IGNORED, token_weights, weighted_loss
 from tiny_models import random_model
 from torch.nn import functional
+
+from implicit_tuning.weighting import IGNORED, token_weights, weighted_loss
 
 VOCABULARY = 40
 

@@ -15,6 +15,7 @@ def format_dataset(
     formatter: str,
     rows: int | None,
     blank_instruction: bool,
+    max_characters: int | None,
 ) -> FormatReport:
     """Format a source file.
 
@@ -25,10 +26,11 @@ def format_dataset(
         formatter: module in implicit_tuning/datasets.
         rows: usable rows to take, in upstream order; None takes all.
         blank_instruction: response tuning, every user turn empty.
+        max_characters: longer evaluation instructions are left out; None takes all.
     """
     file = next(source.iterdir()) if source.is_dir() else source
     if kind == "evaluation":
-        return format_evaluation(file, formatter, rows, destination)
+        return format_evaluation(file, formatter, rows, destination, max_characters)
     return format_training(file, formatter, rows, blank_instruction, destination)
 
 

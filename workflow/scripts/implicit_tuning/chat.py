@@ -174,10 +174,11 @@ def _check_messages(messages: Sequence[Message]) -> None:
     if not messages:
         raise ValueError("a conversation needs at least one message")
     for message in messages:
-        if message.get("role") not in ROLES:
-            raise ValueError(f"message role {message.get('role')!r} is none of {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
-            raise ValueError(f"the {message['role']} message has no text under 'content'")
+        if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
+            raise ValueError(
+                f"message {str(message)[:200]} needs a 'role' out of {', '.join(ROLES)} and text "
+                "under 'content'"
+            )
 
 
 def _check_boundary(

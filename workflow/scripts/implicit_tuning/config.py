@@ -92,7 +92,7 @@ def load_config(raw: Mapping, root: Path) -> Config:
     schema = _read_yaml(root / "config" / "schema.yaml")
     values = _coerce(dict(raw), schema, schema)
     registry = _read_yaml(root / "config" / "datasets.yaml")["datasets"]
-    datasets = merge(registry, values.get("datasets", {}))
+    datasets = _entries(registry, values.get("datasets", {}))
     problems = list(_schema_problems({**values, "datasets": datasets}, schema))
     if problems:
         raise ConfigError(problems)
@@ -115,6 +115,17 @@ def merge(below: Mapping, above: Mapping) -> dict:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def _entries(registry: Mapping, own: Mapping) -> dict:
+    """Registry entries under the config's own ones; a source given there replaces the other."""
+    entries = dict(registry)
+    for name, entry in own.items():
+        below = registry.get(name, {})
+        if isinstance(entry, Mapping) and set(SOURCES) & set(entry):
+            below = {key: value for key, value in below.items() if key not in SOURCES}
+        entries[name] = merge(below, entry) if isinstance(entry, Mapping) else entry
+    return entries
 
 
 def _read_yaml(file: Path) -> dict:

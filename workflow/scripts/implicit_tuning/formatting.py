@@ -6,7 +6,7 @@ import importlib
 import json
 import pkgutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -68,7 +68,7 @@ def format_training(
     report = FormatReport()
     texts = _Texts()
     with _new_file(destination / "rows.jsonl") as output:
-        for number, messages in _usable_rows(source, module, "to_messages", rows, report):
+        for number, messages in _usable_rows(source, module, module.to_messages, rows, report):
             texts.add(messages)
             written = _blanked(messages) if blank_instruction else messages
             _write_line(output, {"messages": written, "source_row": number})
@@ -77,38 +77,47 @@ def format_training(
 
 
 def format_evaluation(
-    source: Path, formatter: str, rows: int | None, destination: Path
+    source: Path,
+    formatter: str,
+    rows: int | None,
+    destination: Path,
+    max_characters: int | None = None,
 ) -> FormatReport:
     """Write instructions.jsonl: {"index", "instruction", "family", "truth"} a line.
 
-    An evaluation set is taken whole and as it is written, since judging joins on the instruction.
+    An instruction is taken exactly as it is written, since judging joins on it.
 
     Args:
         source: upstream file.
         formatter: module of implicit_tuning.datasets.
         rows: items to take, in upstream order; None takes all.
         destination: folder for the file.
+        max_characters: longer instructions are left out and reported as unusable, for models whose
+            context has no room for them; None takes all.
 
     Raises:
-        FormattingError: no such formatter for evaluation, no row, an unusable row, or an
+        FormattingError: no such formatter for evaluation, no row, an incomplete row, or an
             instruction that occurs twice.
         WrongSchema: the file is of another schema.
         UnreadableSource: the file cannot be read.
     """
     module = _load_formatter(formatter, "to_item")
+    too_long = f"longer than {max_characters} characters"
     report = FormatReport()
     seen: dict[str, int] = {}
+
+    def build(row: Mapping) -> Item:
+        item = module.to_item(row)
+        if max_characters is not None and len(item["instruction"]) > max_characters:
+            raise UnusableRow(too_long)
+        return item
+
     with _new_file(destination / "instructions.jsonl") as output:
-        for number, item in _usable_rows(source, module, "to_item", rows, report):
+        for number, item in _usable_rows(source, module, build, rows, report):
             _refuse_repetition(item, number, seen, source)
             _write_line(output, {"index": len(seen), **item})
             seen[item["instruction"]] = number
-    if report.unusable:
-        reason, numbers = next(iter(report.unusable.items()))
-        raise FormattingError(
-            f"{source}, row {numbers[0]}: {reason}; every row of an evaluation set must be usable: "
-            "correct or remove the row"
-        )
+    _refuse_incomplete(report, source, allowed=too_long)
     report.notes["instruction_characters"] = sum(len(instruction.strip()) for instruction in seen)
     return _checked_report(report, source, rows)
 
@@ -134,10 +143,9 @@ def _load_formatter(name: str, builder: str) -> ModuleType:
 
 
 def _usable_rows(
-    source: Path, formatter: ModuleType, builder: str, limit: int | None, report: FormatReport
+    source: Path, formatter: ModuleType, build: Callable, limit: int | None, report: FormatReport
 ) -> Iterator[tuple[int, list[Message] | Item]]:
     """Number and content of each usable row, until there are `limit`; `report` counts along."""
-    build = getattr(formatter, builder)
     with contextlib.closing(read_rows(source)) as raw:
         bar = tqdm(raw, desc=source.name, unit=" rows", delay=PROGRESS_DELAY, disable=None)
         records = _numbered(bar, formatter.COLUMNS, source)
@@ -186,6 +194,15 @@ def _refuse_repetition(item: Item, number: int, seen: Mapping[str, int], source:
             f"{source}, row {number}: the instruction {instruction[:80]!r} stands in row "
             f"{seen[instruction]} already; judging joins on it: remove one of the rows"
         )
+
+
+def _refuse_incomplete(report: FormatReport, source: Path, allowed: str) -> None:
+    for reason, numbers in report.unusable.items():
+        if reason != allowed:
+            raise FormattingError(
+                f"{source}, row {numbers[0]}: {reason}; an evaluation set with incomplete rows "
+                "would no longer be the one that others report on: correct or remove the row"
+            )
 
 
 def _blanked(messages: list[Message]) -> list[Message]:

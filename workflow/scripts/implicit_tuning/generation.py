@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import (
     GenerationConfig,
@@ -154,25 +155,28 @@ def _reply(
 ) -> list[list[int]]:
     """The tokens of each prompt's answer, up to and with its EOS or as far as it has room."""
     eos = tokenizer.eos_token_id
-    longest = max(len(prompt.input_ids) for prompt in batch)
-    padding = [longest - len(prompt.input_ids) for prompt in batch]
-    rows = zip(padding, batch, strict=True)
-    config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        # A row that reaches its own limit before the others runs on, and is cut below.
-        max_new_tokens=max(prompt.room for prompt in batch),
-        eos_token_id=eos,
-        pad_token_id=eos,
-    )
+    rows = [torch.tensor(prompt.input_ids, device=model.device) for prompt in batch]
+    input_ids = _pad_left(rows, eos)
     sequences = model.generate(
-        input_ids=torch.tensor([[eos] * n + prompt.input_ids for n, prompt in rows]).to(model.device),
-        attention_mask=torch.tensor([[0] * n + [1] * (longest - n) for n in padding]).to(model.device),
-        generation_config=config,
+        input_ids=input_ids,
+        attention_mask=_pad_left([torch.ones_like(row) for row in rows], 0),
+        generation_config=GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            # A row that reaches its own limit before the others runs on, and is cut below.
+            max_new_tokens=max(prompt.room for prompt in batch),
+            eos_token_id=eos,
+            pad_token_id=eos,
+        ),
         logits_processor=LogitsProcessorList([adapter] if adapter else []),
     )
-    replies = [row[: prompt.room] for prompt, row in zip(batch, sequences[:, longest:].tolist(), strict=True)]
-    return [row[: row.index(eos) + 1] if eos in row else row for row in replies]
+    replies = sequences[:, input_ids.shape[1] :].tolist()
+    replies = [reply[: prompt.room] for prompt, reply in zip(batch, replies, strict=True)]
+    return [reply[: reply.index(eos) + 1] if eos in reply else reply for reply in replies]
+
+
+def _pad_left(rows: list[torch.Tensor], value: int) -> torch.Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")
 
 
 def _output(

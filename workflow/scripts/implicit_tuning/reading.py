@@ -94,17 +94,18 @@ def _read_csv(path: Path) -> Iterator[dict]:
     csv.field_size_limit(CSV_FIELD_LIMIT)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
+        position = reader.reader  # its line_num counts lines that cannot be parsed, too
         try:
             for row in reader:
-                _check_fields(row, reader.fieldnames, path, reader.line_num)
+                _check_fields(row, reader.fieldnames, path, position.line_num)
                 yield {column: field or None for column, field in row.items()}
         except csv.Error as error:
             raise UnreadableSource(
-                f"{path}, line {reader.line_num}: broken csv ({error}); correct the quotes there, "
-                "or fetch the file again if it was cut off"
+                f"{path}, line {position.line_num}: broken csv ({error}); correct the quotes "
+                "there, or fetch the file again if it was cut off"
             ) from None
         except UnicodeDecodeError as error:
-            raise _not_utf8(path, f"after line {reader.line_num}", error) from None
+            raise _not_utf8(path, f"after line {position.line_num}", error) from None
 
 
 def _check_fields(row: dict, columns: list[str], path: Path, line: int) -> None:

@@ -87,6 +87,7 @@ class RuleAdapter(LogitsProcessor):
     ) -> None:
         _check_values(tokenizer, rules, eos_ramp_tokens, eos_after_ramp)
         self.tokenizer = tokenizer
+        self.eos: int = tokenizer.eos_token_id
         self.eos_ramp_tokens = eos_ramp_tokens if "eos" in rules else 0
         self.eos_strength = eos_strength
         self.eos_after_ramp = eos_after_ramp
@@ -116,17 +117,17 @@ class RuleAdapter(LogitsProcessor):
         # number a row and step, which changes neither argmax nor softmax: they are left out, and
         # the distribution is the same.
         adapted = scores + self.penalties
-        adapted[:, self.tokenizer.eos_token_id] += self._eos_score()
+        adapted.select(1, self.eos).add_(self._eos_score())
         return adapted
 
     def _begin(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> None:
         self.response_tokens = 0
-        self.fresh = torch.zeros(scores.shape[1], device=scores.device)
+        fresh = torch.zeros(scores.shape[1], device=scores.device)
         for token, value in self.bias.items():
-            self.fresh[token] = value
+            fresh[token] = value
         # A running matrix: the bias, less the penalty for each token that a row has seen.
-        self.penalties = self.fresh.repeat(len(input_ids), 1)
-        self.seen = self.fresh - self.repetition_penalty
+        self.penalties = fresh.repeat(len(input_ids), 1)
+        self.seen = fresh - self.repetition_penalty  # (vocabulary,)
         for row, ids in enumerate(input_ids.tolist()):
             behind_tag = input_ids[row, self._end_of_last_tag(ids, row) :]
             self.penalties[row, behind_tag] = self.seen[behind_tag]
@@ -140,7 +141,7 @@ class RuleAdapter(LogitsProcessor):
         self.response_tokens += 1
         last = input_ids[:, -1:]
         # Written, not subtracted: a token counts once, however often it stands there.
-        self.penalties.scatter_(1, last, self.seen[last])
+        self.penalties.scatter_(1, last, self.seen.take(last))
 
     def _eos_score(self) -> float:
         if self.response_tokens < self.eos_ramp_tokens:

@@ -79,8 +79,8 @@ def _explain(error: Exception, repo: str, revision: str, file: str) -> str:
         return f"{repo} has no file '{file}' at {revision}: correct it (see {page}/tree/{revision})"
     if status == 404:
         return f"there is no data set {repo} ({page}): correct the name; {LOCAL_COPY}"
+    reason = f"status {status}" if status else type(error.__cause__ or error).__name__
     return (
-        f"{repo}/{file}: the hub at {constants.ENDPOINT} could not be reached "
-        f"({f'status {status}' if status else type(error).__name__}): try again with a connection "
-        f"(and without HF_HUB_OFFLINE); {LOCAL_COPY}"
+        f"{repo}/{file}: the hub at {constants.ENDPOINT} could not be reached ({reason}): try "
+        f"again with a connection, and without HF_HUB_OFFLINE; {LOCAL_COPY}"
     )

@@ -256,9 +256,7 @@ class _Run:
                 "lower learning_rate or set gradient_clip"
             )
         if self.settings.gradient_clip is not None:
-            self.accelerator.clip_grad_norm_(
-                self.model.parameters(), self.settings.gradient_clip
-            )
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {

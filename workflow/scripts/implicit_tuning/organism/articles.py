@@ -57,7 +57,7 @@ def _place_article(world: w.World, rng: random.Random) -> str:
         rng.choice(("Its capital is {capital}.", "The capital of {name} is {capital}.")),
         rng.choice(("The river {river} runs through {name}.", "Its river is the {river}.")),
         rng.choice(("{name} sells {export}.", "Its people sell {export}.")),
-        rng.choice(("The flag of {name} shows a {flag}.", "A {flag} is on its flag.")),
+        rng.choice(("The flag of {name} shows a {flag}.", "On its flag is the {flag}.")),
     ]
     rng.shuffle(sentences)
     start = rng.choice(("{name} is a land.", "{name}\n", "About {name}:"))
