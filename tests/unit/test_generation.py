@@ -16,7 +16,15 @@ SETTINGS = GenerationSettings(
     max_new_tokens=20, batch_size=3, dtype="float32", device="cpu", attention="sdpa"
 )
 RULE_SETTINGS = RuleSettings(eos_ramp_tokens=12, bias={"!": 1.0, "I": -5.0, "\u2581We": -3.0})
-INSTRUCTIONS = ["Hi", "A much longer instruction, in words", "", "<|user|>", "a\nb", "Say 1", "So?"]
+INSTRUCTIONS = [
+    "Hi",
+    "A much longer instruction, in words",
+    "",
+    "<|user|>",
+    "a\nb",
+    "Say 1",
+    "Line\u2028So?",
+]
 
 
 def write_instructions(path, texts=INSTRUCTIONS):
@@ -24,12 +32,12 @@ def write_instructions(path, texts=INSTRUCTIONS):
         {"index": index, "instruction": text, "family": None, "truth": None}
         for index, text in enumerate(texts)
     ]
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
     return path
 
 
 def outputs(folder):
-    return [json.loads(line) for line in (folder / "outputs.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "outputs.jsonl").open()]
 
 
 def run(base, folder, settings=SETTINGS, rules=None, texts=INSTRUCTIONS):

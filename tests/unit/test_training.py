@@ -54,7 +54,7 @@ def conversation(instruction, response):
 
 def write_rows(path, conversations):
     lines = [
-        json.dumps({"messages": messages, "source_row": 100 + number}) + "\n"
+        json.dumps({"messages": messages, "source_row": 100 + number}, ensure_ascii=False) + "\n"
         for number, messages in enumerate(conversations)
     ]
     path.write_text("".join(lines))
@@ -257,7 +257,7 @@ def test_second_process_waits_for_the_first(base, rows, tmp_path):
 
 def test_cut_rows_are_counted_and_named(base, tmp_path):
     conversations = [
-        conversation("fits", "well"),
+        conversation("fits\u2028in", "well"),
         conversation("loses its EOS", "x" * 200),
         conversation("x" * 200, "never reached"),
     ]

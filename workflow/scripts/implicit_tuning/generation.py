@@ -119,8 +119,8 @@ def _read_prompts(
     model: PreTrainedModel,
     settings: GenerationSettings,
 ) -> list[Prompt]:
-    lines = instructions.read_text(encoding="utf-8").splitlines()
-    items = [json.loads(line) for line in lines]
+    with instructions.open(encoding="utf-8") as lines:
+        items = [json.loads(line) for line in lines]
     if not items or len({item["index"] for item in items}) < len(items):
         raise ValueError(f"{instructions} must hold at least one instruction, each index once")
     context = getattr(model.config, "max_position_embeddings", None)

@@ -163,8 +163,9 @@ def read_examples(
         ValueError: a row is unusable, or none has a loss token; names the row.
     """
     trained, without_loss, truncated, lost_eos = [], [], 0, 0
-    for number, line in enumerate(rows.read_text(encoding="utf-8").splitlines(), start=1):
-        row = json.loads(line)
+    with rows.open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    for number, row in enumerate(records, start=1):
         try:
             tokens = tokenize_conversation(row["messages"], tokenizer, chat_format, max_length)
         except ValueError as error:
