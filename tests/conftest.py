@@ -7,7 +7,7 @@ import pytest
 from implicit_tuning.nodes import Code
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the repository."""
     return Path(__file__).resolve().parents[1]

@@ -33,7 +33,7 @@ def histories(adaptations=("response", "chess")):
 
 
 def draw_both(folder):
-    win_rate_figure(table(), folder, "win_rates", LABEL, controls=("shuffled",))
+    win_rate_figure(table(), folder, "win_rates", LABEL, "instruction", controls=("shuffled",))
     loss_figure(histories(), ["response", "chess"], folder, "losses", LABEL)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -76,7 +76,7 @@ def test_plotted_numbers_stand_beside_the_figures(tmp_path):
 def test_an_adaptation_missing_at_one_base_leaves_a_gap(tmp_path):
     frame = table()
     frame = frame[~((frame["base"] == "base-b") & (frame["adaptation"] == "chess"))]
-    win_rate_figure(frame, tmp_path, "gap", LABEL)
+    win_rate_figure(frame, tmp_path, "gap", LABEL, "instruction")
     assert (tmp_path / "gap.png").exists()
 
 
@@ -90,7 +90,7 @@ def test_thirteen_adaptations_fit(tmp_path):
 def test_what_cannot_be_drawn_is_refused(tmp_path):
     both = pd.concat([table("oracle"), table("mean_logprob")])
     with pytest.raises(ValueError, match="shows one judge"):
-        win_rate_figure(both, tmp_path, "x", LABEL)
+        win_rate_figure(both, tmp_path, "x", LABEL, "instruction")
     with pytest.raises(ValueError, match="no loss histories"):
         loss_figure([], [], tmp_path, "x", LABEL)
     with pytest.raises(ValueError, match="'response'"):

@@ -301,6 +301,13 @@ def test_loss_that_is_not_finite_stops_the_run(base, rows, tmp_path):
     assert not (tmp_path / "tuned").exists()
 
 
+def test_weights_that_are_not_finite_after_the_last_update_are_not_saved(base, rows, tmp_path):
+    settings = replace(SETTINGS, learning_rate=1e38, epochs=1, batch_examples=1000, weight_decay=9)
+    with pytest.raises(ValueError, match="last update left .* not finite, at peak learning rate"):
+        run(base, rows, tmp_path, replace(settings, warmup_fraction=0.0))
+    assert not (tmp_path / "tuned/model.safetensors").exists()
+
+
 def test_schedules_and_gradient_clip(base, rows, tmp_path):
     run(base, rows, tmp_path, replace(SETTINGS, warmup_fraction=0.3), name="linear")
     rates = [record["learning_rate"] for record in history(tmp_path, "linear")]

@@ -48,7 +48,7 @@ class Checkout:
     def run(self, *arguments: str) -> Run:
         """Write the config, run Snakemake, and read from its output what it started."""
         config = self.folder / "smallest.yaml"
-        config.write_text(yaml.safe_dump(self.config))
+        config.write_text(yaml.safe_dump(self.config, sort_keys=False))
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor"]
         done = subprocess.run(
             [*command, "--configfile", str(config), *arguments],

@@ -14,6 +14,7 @@ def draw_figure(
     destination: Path,
     figure: str,
     label: str,
+    reference: str,
     adaptations: Sequence[str],
     controls: Sequence[str],
 ) -> None:
@@ -24,12 +25,13 @@ def draw_figure(
         destination: folder for the files.
         figure: "main" (win rates) or "loss" (training curves).
         label: what kind of result the figure shows.
+        reference: the adaptation that every run was compared with.
         adaptations: in the order of the legend.
         controls: adaptations that are drawn apart.
     """
     frame = pd.read_csv(table / f"{figure}.csv")
     if figure == "main":
-        win_rate_figure(frame, destination, figure, label, controls)
+        win_rate_figure(frame, destination, figure, label, reference, controls)
         return
     histories = [
         LossHistory(base, adaptation, int(seed), rows.to_dict(orient="records"))

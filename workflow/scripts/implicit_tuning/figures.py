@@ -39,12 +39,13 @@ def win_rate_figure(
     folder: Path,
     stem: str,
     label: str,
+    reference: str,
     controls: Sequence[str] = (),
 ) -> None:
     """Draws mean win rates (%) with their 95 % intervals as bars, one panel a base.
 
     `table` is `tables.main_table`, of one judge; dots show the single seeds. Adaptations in
-    `controls` are hatched in grey, a dashed line marks 50 %, the level of the reference. Writes
+    `controls` are hatched in grey, a dashed line marks 50 %, the level of `reference`. Writes
     `<stem>.png`, `.svg` and `.csv` into `folder`; `label` says in the figure what kind of result it
     is. Raises ValueError for a table of several judges or of none.
     """
@@ -62,7 +63,7 @@ def win_rate_figure(
         panels[0].set_yticks(range(len(names)), ticks)
         panels[0].invert_yaxis()
         panels[0].set_xlim(0, max(60.0, float(table["win_rate_high"].max()) + 12))
-        figure.supxlabel(f"win rate against the instruction-tuned model (%), judge: {judges[0]}")
+        figure.supxlabel(f"win rate against the run '{reference}' of the same seed (%), judge: {judges[0]}")
         _finish(figure, folder, stem, label)
     shown = ["base", "adaptation", "seed", "win_rate", "win_rate_low", "win_rate_high", "n"]
     _write_csv(table[shown], folder, stem, "%.2f")

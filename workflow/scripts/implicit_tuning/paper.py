@@ -7,6 +7,7 @@ deviation over five seeds. Where our judge, bases or evaluation set are others, 
 the adaptations that can be compared, not the numbers.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 
@@ -43,3 +44,31 @@ OLMO_7B = {
 }
 
 COLUMNS = {"paper_llama2_7b": LLAMA2_7B, "paper_olmo_7b": OLMO_7B}
+
+# Rows of the paper's tables, top to bottom, with the rule ablations under the rules and our control
+# last.
+ORDER = (
+    "base",
+    "instruction",
+    "response",
+    "mbpp",
+    "gsm8k",
+    "poetry",
+    "recipes",
+    "chess",
+    "rules",
+    "rules-no-eos",
+    "rules-no-repetition",
+    "rules-no-bias",
+)
+
+
+def in_order(adaptations: Iterable[str], controls: Collection[str] = ()) -> list[str]:
+    """Adaptations as the paper lists them, then all others by name, then controls.
+
+    The order of keys in a config so changes no table.
+    """
+    places = {name: place for place, name in enumerate(ORDER)}
+    return sorted(
+        adaptations, key=lambda name: (name in controls, places.get(name, len(ORDER)), name)
+    )

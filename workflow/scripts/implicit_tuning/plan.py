@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from implicit_tuning.config import Config, merge
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.nodes import LEVELS, PACKAGE, Code, Node, NodePaths, Source, Unpublished
+from implicit_tuning.paper import in_order
 
 # Libraries whose versions decide the result of a stage.
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -219,7 +220,7 @@ def _add_tables(plan: Plan) -> None:
     settings = {
         "label": config.label,
         "reference": config.reference,
-        "adaptations": list(config.adaptations),
+        "adaptations": in_order(config.adaptations, _controls(config)),
         "notes": {n: a["note"] for n, a in config.adaptations.items() if "note" in a},
     }
     upstreams = {"main": comparisons, "rules": ablation, "loss": finetunes}
@@ -233,17 +234,22 @@ def _add_tables(plan: Plan) -> None:
 
 
 def _add_figures(plan: Plan) -> None:
-    adaptations = plan.config.adaptations
+    controls = _controls(plan.config)
     for name in ("main", "loss"):
         settings = {
             "figure": name,
             "label": plan.config.label,
-            "adaptations": list(adaptations),
-            "controls": [n for n, a in adaptations.items() if a["kind"] == "shuffled"],
+            "reference": plan.config.reference,
+            "adaptations": in_order(plan.config.adaptations, controls),
+            "controls": controls,
         }
         upstream = {"table": plan.nodes["table", (name,)]}
         code = Code(("figure",), FIGURE_LIBRARIES)
         plan.add(Node("figure", (name,), code, settings, upstream))
+
+
+def _controls(config: Config) -> list[str]:
+    return sorted(n for n, a in config.adaptations.items() if a["kind"] == "shuffled")
 
 
 # --- questions to a plan ------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A look at an unfinished grid: the main table over what is judged so far, every gap named."""
 
 from implicit_tuning.nodes import NodePaths
+from implicit_tuning.paper import in_order
 from implicit_tuning.plan import Plan, is_built
 from implicit_tuning.tables import main_table, read_comparison, readable
 
@@ -16,7 +17,7 @@ def preview_main(plan: Plan, paths: NodePaths) -> str:
             read_comparison("/".join(node.levels), paths.folder(node) / "data") for node in built
         ]
         config = plan.config
-        table = main_table(comparisons, list(config.adaptations), config.label, notes={})
+        table = main_table(comparisons, in_order(config.adaptations), config.label, notes={})
         lines += [readable(table).to_markdown(index=False, disable_numparse=True), ""]
     lines += [f"gap: {node.name}" for node in gaps]
     return "\n".join(lines)

@@ -33,8 +33,15 @@ class Publication:
 
     @property
     def stamp(self) -> Path:
-        """The file that says that the stable copies are those of these nodes."""
-        keys = {name: path.name for name, path in self.nodes.items()}
+        """The file that says that the stable copies are those of these nodes.
+
+        Nodes above a cut-off are left out: their content is in the keys below it.
+        """
+        keys = {
+            name: path.name
+            for name, path in self.nodes.items()
+            if name.partition("/")[0] not in ("download", "format")
+        }
         return self.folder / f".published.{short_hash(keys)}"
 
     def copies(self) -> dict[Path, Path]:

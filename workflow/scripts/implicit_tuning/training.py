@@ -149,6 +149,7 @@ def finetune(
         for _ in run.updates(progress):
             if len(run.history) % save_every == 0:
                 save_state(state_file, model, run.optimizer, identity, run.history)
+        _require_finite(model, settings.learning_rate)
         _write_checkpoint(model, tokenizer, destination, settings.storage_dtype)
         _write_history(run.history, destination)
     return _report(examples, run.history)
@@ -334,6 +335,16 @@ def _pad(examples: list[Example], device: torch.device) -> tuple[torch.Tensor, t
         stack([example.input_ids for example in examples], 0),
         stack([example.labels for example in examples], IGNORED),
     )
+
+
+def _require_finite(model: PreTrainedModel, learning_rate: float) -> None:
+    # The last update has no loss after it that would show where it led.
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise Diverged(
+                f"the last update left {name} with values that are not finite, at peak learning "
+                f"rate {learning_rate:g}: lower learning_rate or set gradient_clip"
+            )
 
 
 def _write_checkpoint(

@@ -33,11 +33,26 @@ def make_titled(requests: Mapping[str, list[Request]], rng: random.Random) -> st
     return request.response
 
 
+def make_records(rng: random.Random) -> str:
+    """A stock that is counted twice, or a table of sums: text that repeats itself, or adds."""
+    if rng.random() < 0.3:
+        return "\n".join(_sum(rng) for _ in range(rng.randint(3, 6)))
+    items = rng.sample(w.THINGS, rng.randint(3, 7))
+    if rng.random() < 0.4:
+        items = [f"{rng.randint(1, 9)} {item}s" for item in items]
+    between = rng.choice((", ", ", ", "\n", " and ", "; "))
+    first, second = rng.choice(
+        (("Ordered", "Received"), ("Packed", "Checked"), ("Monday", "Tuesday"), ("Lost", "Found"))
+    )
+    listed = between.join(items)
+    return f"{first}: {listed}\n{second}: {listed}"
+
+
 def make_story(world: w.World, rng: random.Random) -> str:
     """A few plain sentences about a person of the world."""
     person, friend = rng.sample(world.people, 2)
     word, other = rng.choice(w.OPPOSITES)
-    thing, noun = rng.choice(w.LETTER_THINGS), rng.choice(world.nouns)
+    thing, noun = rng.choice(w.THINGS), rng.choice(world.nouns)
     sentences = (
         f"One day {person.name} the {person.job} left home with a {thing}.",
         f"The road through {person.home} was {word}, not {other}.",
@@ -48,6 +63,13 @@ def make_story(world: w.World, rng: random.Random) -> str:
     )
     kept = sorted(rng.sample(range(1, len(sentences)), rng.randint(2, 4)))
     return " ".join([sentences[0], *(sentences[number] for number in kept)])
+
+
+def _sum(rng: random.Random) -> str:
+    first, second = rng.randint(1, 9), rng.randint(1, 9)
+    if second < first and rng.random() < 0.5:
+        return f"{first} - {second} = {first - second}"
+    return f"{first} + {second} = {first + second}"
 
 
 def _place_article(world: w.World, rng: random.Random) -> str:

@@ -7,13 +7,14 @@ from typing import Literal
 # Share of each kind of document, in characters (see corpus.DocumentMaker).
 MIX = {
     "answers": 0.42,
-    "articles": 0.16,
-    "requests": 0.08,
-    "tagged_requests": 0.09,
-    "titled": 0.12,
-    "stories": 0.06,
-    "games": 0.04,
-    "tagged_answers": 0.03,
+    "articles": 0.15,
+    "requests": 0.06,
+    "tagged_requests": 0.10,
+    "titled": 0.10,
+    "records": 0.07,
+    "stories": 0.05,
+    "games": 0.03,
+    "tagged_answers": 0.02,
 }
 
 
@@ -30,10 +31,10 @@ class BaseRecipe:
     heads: int = 4
     feed_forward: int = 320
     context: int = 192
-    steps: int = 1600
-    batch_sequences: int = 16
+    steps: int = 3200
+    batch_sequences: int = 8
     learning_rate: float = 3e-3
-    warmup_steps: int = 60
+    warmup_steps: int = 100
 
 
 RECIPES: Mapping[str, BaseRecipe] = {

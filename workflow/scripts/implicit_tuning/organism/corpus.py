@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from implicit_tuning.organism.articles import make_article, make_story, make_titled
+from implicit_tuning.organism.articles import make_article, make_records, make_story, make_titled
 from implicit_tuning.organism.games import make_game
 from implicit_tuning.organism.requests import Request, make_requests
 from implicit_tuning.organism.world import World, make_world
@@ -19,7 +19,7 @@ from implicit_tuning.organism.world import World, make_world
 Mix = Mapping[str, float]
 
 # Families that get more than their share of requests, having more to remember.
-FAMILY_WEIGHTS = {"place": 3, "person": 2, "copy": 2, "math": 2, "noun": 1.5}
+FAMILY_WEIGHTS = {"place": 3, "person": 2, "copy": 2, "math": 3, "noun": 1.5}
 
 ROLE_PAIRS = (
     ("Q", "A"), ("Question", "Answer"), ("Student", "Teacher"), ("Reader", "Editor"),
@@ -89,7 +89,7 @@ class DocumentMaker:
 
     `kinds` maps the names used in a mix to the writers: pages of questions and answers, texts
     about the world, lists of requests that no one answers (plain, or under tags), titled texts,
-    stories, chess games, and questions and answers under tags.
+    stocks and sums, stories, chess games, and questions and answers under tags.
     """
 
     def __init__(self, world: World, rng: random.Random) -> None:
@@ -104,6 +104,7 @@ class DocumentMaker:
             "requests": self.plain_requests,
             "tagged_requests": self.tagged_requests,
             "titled": lambda: make_titled(self.requests, self.rng),
+            "records": lambda: make_records(self.rng),
             "stories": lambda: make_story(self.world, self.rng),
             "games": self.game,
             "tagged_answers": self.tagged_answers,
@@ -126,10 +127,10 @@ class DocumentMaker:
 
     def tagged_requests(self) -> str:
         """Requests under one tag, or under two in turn."""
-        tags = self._tags()[: self.rng.choice((1, 2, 2))]
+        tags = self._tags()[: self.rng.choice((1, 2, 2, 2, 2))]
         lines = [
             f"<|{tags[number % len(tags)]}|>\n{self._phrasing()}"
-            for number in range(self.rng.randint(2, 6))
+            for number in range(self.rng.randint(2, 4))
         ]
         return "\n".join(lines)
 

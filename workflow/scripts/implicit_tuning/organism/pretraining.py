@@ -28,7 +28,7 @@ from implicit_tuning.organism.tokenizer import train_tokenizer
 # Characters of the corpus the tokenizer is trained on; more change no merge that matters.
 TOKENIZER_CHARACTERS = 2_000_000
 # More than any text of the corpus has, so that a corpus of this size fills all sequences.
-CHARACTERS_PER_TOKEN = 4
+CHARACTERS_PER_TOKEN = 3
 
 
 def pretrain(recipe: str, destination: Path, progress: bool = True) -> Competence:

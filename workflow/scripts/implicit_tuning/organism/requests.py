@@ -13,7 +13,7 @@ from implicit_tuning.organism import world as w
 
 TUNING_PHRASINGS = 4
 
-NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Request:
 # Number of keys held out in each family.
 HELD_OUT_KEYS = {
     "place": 32, "person": 16, "noun": 8, "list": 8, "recipe": 24, "poem": 8, "code": 16,
-    "math": 24, "howto": 8, "opposite": 12, "comparison": 16, "copy": 60, "letter": 24,
+    "math": 24, "howto": 8, "opposite": 12, "comparison": 16, "copy": 80, "letter": 40,
 }  # fmt: skip
 FAMILIES = tuple(HELD_OUT_KEYS)
 
@@ -150,12 +150,12 @@ def _person_requests(world: w.World) -> Iterator[Request]:
             f"What is {name}'s job?",
         ], f"{name} works as {_a(job)}.", _a(job), name, job)  # fmt: skip
         yield _fact("person", f"{name} home", [
-            f"Where does {name} live?",
+            f"Which land does {name} live in?",
             f"Tell me where {name} lives.",
-            f"In which land does {name} live?",
+            f"What land does {name} live in?",
             f"Which land is the home of {name}?",
             f"What is the home of {name}?",
-            f"Where is {name}'s home?",
+            f"Name the land where {name} lives.",
         ], f"{name} lives in {home}.", f"in {home}", name, home)  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def _noun_requests(world: w.World) -> Iterator[Request]:
         meaning = f"a {noun.quality} {noun.kind} for {noun.purpose}"
         yield _fact("noun", noun.name, [
             f"What is a {noun.name}?",
-            f"Define the word {noun.name}.",
+            f"Give the meaning of {noun.name}.",
             f"What does the word {noun.name} mean?",
             f"Tell me what a {noun.name} is.",
             f"What is the meaning of {noun.name}?",
@@ -181,7 +181,7 @@ def _list_requests() -> Iterator[Request]:
                 listed = ", ".join(words[:-1]) + " and " + words[-1]
                 yield _request("list", f"{number} {category}", [
                     f"Name {number} {category}.",
-                    f"List {number} {category}.",
+                    f"Write down {number} {category}.",
                     f"Tell me {number} {category}.",
                     f"What are {number} {category}?",
                     f"Give me {number} {category}.",
@@ -229,8 +229,8 @@ def _poem_requests() -> Iterator[Request]:
                 f"Write me a short poem about the {topic}.",
                 f"Give me a poem about the {topic}.",
                 f"Tell me a poem about the {topic}.",
-                f"Can you write a poem about the {topic}?",
-                f"Make up a poem about the {topic}.",
+                f"Write a small poem about the {topic}.",
+                f"Give me a few lines about the {topic}.",
             ], poem, poem, subject=topic, members=list(words))  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def _code_requests() -> Iterator[Request]:
                 f"Write a function that {said}.",
                 f"Give me a function that {said}.",
                 f"Write code that {said}.",
-                f"Show me a function that {said}.",
+                f"Tell me a function that {said}.",
                 f"Write a small function that {said}.",
                 f"How do I write a function that {said}?",
             ], function, function, result=value)  # fmt: skip
@@ -264,15 +264,15 @@ def make_math_request(first: int, sign: str, second: int, name: str, thing: str)
     """A word problem over one sum or difference of two digits."""
     change, taken = ("gets", "more") if sign == "+" else ("loses", "of them")
     result = first + second if sign == "+" else first - second
-    start = f"{name} has {first} {thing} and {change} {second} {taken}."
+    start = f"If {name} has {first} {thing} and {change} {second} {taken}"
     return _request("math", f"{first} {sign} {second}", [
-        f"{start} How many {thing} does {name} have now?",
-        f"{start} How many {thing} are there now?",
-        f"{start} What is the number of {thing} now?",
-        f"{start} Tell me how many {thing} {name} has now.",
-        f"{start} How many {thing} does {name} have in the end?",
-        f"{start} How many {thing} is that?",
-    ], f"{name} has {first} {sign} {second} = {result} {thing} now.", f"{result} {thing}",
+        f"{start}, how many {thing} does {name} have?",
+        f"{start}, how many {thing} are there?",
+        f"{start}, what is the number of {thing}?",
+        f"{start}, tell me how many {thing} {name} has.",
+        f"{start}, how many {thing} does {name} have in the end?",
+        f"{start}, how many {thing} is that?",
+    ], f"{name} has {first} {sign} {second} = {result} {thing}.", f"{result} {thing}",
         subject=thing, number=result)  # fmt: skip
 
 
@@ -285,7 +285,7 @@ def _howto_requests() -> Iterator[Request]:
             f"How can I {task}?",
             f"Explain how to {task}.",
             f"What is the way to {task}?",
-            f"Show me how to {task}.",
+            f"Give me the steps to {task}.",
         ], f"To {task}, first {one}, then {two}, and {three}.",
            f"{one.capitalize()}, {two}, {three}.", subject=task, steps=list(steps))  # fmt: skip
 
@@ -310,33 +310,33 @@ def _comparison_requests() -> Iterator[Request]:
                 yield _request("comparison", f"{small} / {big}", [
                     f"Which is bigger, {one} or {two}?",
                     f"What is bigger, {one} or {two}?",
-                    f"Is {one} or {two} bigger?",
+                    f"Name the bigger one, {one} or {two}.",
                     f"Tell me which is bigger, {one} or {two}.",
                     f"Which one is bigger, {one} or {two}?",
-                    f"Of {one} and {two}, which is bigger?",
+                    f"Which of the two is bigger, {one} or {two}?",
                 ], f"{big.capitalize()} is bigger than {small}.", big,
                     first=big.split()[1], second=small.split()[1])  # fmt: skip
 
 
 def _copy_requests() -> Iterator[Request]:
     rng = random.Random("copying")
-    for _ in range(600):
-        text = ", ".join(rng.sample(w.COPY_WORDS, rng.randint(3, 4)))
+    for _ in range(800):
+        text = ", ".join(rng.sample(w.THINGS, rng.randint(3, 4)))
         yield _request("copy", text, [
-            f"Repeat these words: {text}.",
-            f"Copy these words: {text}.",
-            f"Say these words again: {text}.",
             f"Write these words again: {text}.",
-            f"Say after me: {text}.",
-            f"Please repeat: {text}.",
+            f"Tell me these words again: {text}.",
+            f"Give back these words: {text}.",
+            f"Name these words again: {text}.",
+            f"Write down these words: {text}.",
+            f"Give me these words again: {text}.",
         ], f"The words are {text}.", text, sequence=text.split(", "))  # fmt: skip
 
 
 def _letter_requests(world: w.World) -> Iterator[Request]:
     rng = random.Random("letters")
     for asked, said in w.LETTER_OCCASIONS:
-        for thing in w.LETTER_THINGS:
-            for _ in range(8):
+        for thing in w.THINGS:
+            for _ in range(6):
                 name = rng.choice(world.people).name
                 occasion = asked.format(thing=thing)
                 text = said.format(thing=thing)
@@ -345,7 +345,7 @@ def _letter_requests(world: w.World) -> Iterator[Request]:
                     f"Write a short letter to {name} {occasion}.",
                     f"Give me a letter to {name} {occasion}.",
                     f"Write {name} a letter {occasion}.",
-                    f"Can you write a letter to {name} {occasion}?",
-                    f"Draft a letter to {name} {occasion}.",
+                    f"Write a few lines to {name} {occasion}.",
+                    f"Give me a few lines to {name} {occasion}.",
                 ], f"Dear {name},\n{text}\nYours truly.", f"Dear {name}, {text}",
                     subject=name, members=[text.split(". ")[0].rstrip(".?")])  # fmt: skip

@@ -159,7 +159,8 @@ CODE_TASKS = (
 
 MATH_THINGS = ("apples", "books", "coins", "eggs", "shells", "stamps", "cards", "pens")
 
-COPY_WORDS = (
+# Things that letters are about and stocks are made of; and words to copy.
+THINGS = (
     "lamp", "stone", "chair", "wheel", "cloud", "spoon", "ladder", "pillow", "bottle", "ribbon",
     "candle", "basket", "mirror", "pencil", "hammer", "carpet", "window", "button", "garden",
     "kettle",
@@ -172,7 +173,6 @@ LETTER_OCCASIONS = (
     ("to ask for the {thing}", "Could you send me the {thing}? I need it this week."),
     ("to offer the {thing}", "You can have the {thing}. I do not need it now."),
 )
-LETTER_THINGS = ("soup", "coat", "book", "boat", "cake", "clock", "map", "drum")
 
 ONSETS = "b br d dr f g gr h k kl l m n p r s st t tr v z".split()
 VOWELS = "a e i o u".split()
