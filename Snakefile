@@ -12,7 +12,8 @@ ROOT = Path(workflow.basedir)
 SCRIPTS = str(ROOT / "workflow" / "scripts")
 # The jobs import the package from where the plan does, whatever else is installed.
 sys.path.insert(0, SCRIPTS)
-os.environ["PYTHONPATH"] = os.pathsep.join([SCRIPTS, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+search_path = [SCRIPTS, *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ.update(PYTHONPATH=os.pathsep.join(search_path))
 
 # Spinning threads in contention fall to a fifteenth of their speed.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

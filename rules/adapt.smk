@@ -6,11 +6,11 @@ rule finetune:
     input:
         upstream_of("finetune"),
     output:
-        manifest=folder_pattern(RESULTS, "finetune") + "/manifest.json",
+        manifest=file_of("finetune", "manifest.json"),
     log:
-        folder_pattern(RESULTS, "finetune") + "/job.log",
+        file_of("finetune", "job.log"),
     benchmark:
-        folder_pattern(RESULTS, "finetune") + "/benchmark.tsv"
+        file_of("finetune", "benchmark.tsv")
     conda:
         ENVIRONMENT
     threads: EXPERIMENT.runtime["threads"]

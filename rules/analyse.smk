@@ -6,11 +6,11 @@ rule table:
     input:
         upstream_of("table"),
     output:
-        manifest=folder_pattern(RESULTS, "table") + "/manifest.json",
+        manifest=file_of("table", "manifest.json"),
     log:
-        folder_pattern(RESULTS, "table") + "/job.log",
+        file_of("table", "job.log"),
     benchmark:
-        folder_pattern(RESULTS, "table") + "/benchmark.tsv"
+        file_of("table", "benchmark.tsv")
     conda:
         ENVIRONMENT
     params:

@@ -4,11 +4,11 @@
 rule pretrain:
     """Pretrain a base of the model organism from its recipe."""
     output:
-        manifest=folder_pattern(RESULTS, "pretrain") + "/manifest.json",
+        manifest=file_of("pretrain", "manifest.json"),
     log:
-        folder_pattern(RESULTS, "pretrain") + "/job.log",
+        file_of("pretrain", "job.log"),
     benchmark:
-        folder_pattern(RESULTS, "pretrain") + "/benchmark.tsv"
+        file_of("pretrain", "benchmark.tsv")
     conda:
         ENVIRONMENT
     threads: EXPERIMENT.runtime["threads"]

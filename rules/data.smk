@@ -5,11 +5,11 @@
 rule download:
     """Fetch a pinned hub file, or write a source of the model organism."""
     output:
-        manifest=folder_pattern(RESULTS, "download") + "/manifest.json",
+        manifest=file_of("download", "manifest.json"),
     log:
-        folder_pattern(RESULTS, "download") + "/job.log",
+        file_of("download", "job.log"),
     benchmark:
-        folder_pattern(RESULTS, "download") + "/benchmark.tsv"
+        file_of("download", "benchmark.tsv")
     conda:
         ENVIRONMENT
     params:
@@ -27,11 +27,11 @@ checkpoint format:
     input:
         upstream_of("format"),
     output:
-        manifest=folder_pattern(RESULTS, "format") + "/manifest.json",
+        manifest=file_of("format", "manifest.json"),
     log:
-        folder_pattern(RESULTS, "format") + "/job.log",
+        file_of("format", "job.log"),
     benchmark:
-        folder_pattern(RESULTS, "format") + "/benchmark.tsv"
+        file_of("format", "benchmark.tsv")
     conda:
         ENVIRONMENT
     params:

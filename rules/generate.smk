@@ -10,11 +10,11 @@ rule generate:
     input:
         upstream_of("generate"),
     output:
-        manifest=folder_pattern(RESULTS, "generate") + "/manifest.json",
+        manifest=file_of("generate", "manifest.json"),
     log:
-        folder_pattern(RESULTS, "generate") + "/job.log",
+        file_of("generate", "job.log"),
     benchmark:
-        folder_pattern(RESULTS, "generate") + "/benchmark.tsv"
+        file_of("generate", "benchmark.tsv")
     wildcard_constraints:
         adaptation=one_of(ANSWERING),
     conda:
@@ -31,11 +31,11 @@ rule shuffle:
     input:
         upstream_of("generate"),
     output:
-        manifest=folder_pattern(RESULTS, "generate") + "/manifest.json",
+        manifest=file_of("generate", "manifest.json"),
     log:
-        folder_pattern(RESULTS, "generate") + "/job.log",
+        file_of("generate", "job.log"),
     benchmark:
-        folder_pattern(RESULTS, "generate") + "/benchmark.tsv"
+        file_of("generate", "benchmark.tsv")
     wildcard_constraints:
         adaptation=one_of(SHUFFLED),
     conda:

@@ -6,33 +6,17 @@ rule judge:
     input:
         upstream_of("judge"),
     output:
-        manifest=folder_pattern(RESULTS, "judge") + "/manifest.json",
+        manifest=file_of("judge", "manifest.json"),
     log:
-        folder_pattern(RESULTS, "judge") + "/job.log",
+        file_of("judge", "job.log"),
     benchmark:
-        folder_pattern(RESULTS, "judge") + "/benchmark.tsv"
+        file_of("judge", "benchmark.tsv")
     conda:
         ENVIRONMENT
     params:
         node=spec_of("judge"),
     script:
         "../workflow/scripts/judge.py"
-
-
-def judged_group(group):
-    """Input function: asks for the comparisons of one data set while any is missing.
-
-    One request a data set lets all others go on when one formatter fails: tables wait for all.
-    """
-
-    def inputs(wildcards):
-        nodes = PLAN.groups()[group]
-        if all(is_built(PATHS, node) for node in nodes):
-            return []
-        key = short_hash([node.plan_key for node in nodes])
-        return f"{RESULTS}/partial/judged/{group}.{key}"
-
-    return inputs
 
 
 localrules:
@@ -42,6 +26,6 @@ localrules:
 rule judged:
     """All comparisons of the runs that were trained on one data set."""
     input:
-        lambda wildcards: manifests(PLAN.groups()[wildcards.group]),
+        comparisons_of_group,
     output:
         temp(touch(f"{RESULTS}/partial/judged/{{group}}.{{key}}")),

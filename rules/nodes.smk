@@ -20,7 +20,7 @@ except (ConfigError, ModuleNotFoundError) as error:
     raise WorkflowError(str(error)) from None
 PATHS = NodePaths(RESULTS)
 # Read by torch when it is imported; the jobs inherit it.
-os.environ["OMP_NUM_THREADS"] = str(EXPERIMENT.runtime["threads"])
+os.environ.update(OMP_NUM_THREADS=str(EXPERIMENT.runtime["threads"]))
 
 
 def one_of(names):
@@ -36,6 +36,11 @@ wildcard_constraints:
     reference_seed="[0-9]+",
     judge=one_of(EXPERIMENT.judges),
     key="[0-9a-f]+",
+
+
+def file_of(stage, name):
+    """Pattern of a file in the folders of a stage."""
+    return f"{folder_pattern(RESULTS, stage)}/{name}"
 
 
 def published(question, *nodes):
@@ -102,6 +107,27 @@ def milestone(stage):
         return manifests(PLAN.stage(stage))
 
     return inputs
+
+
+def judged_group(group):
+    """Input function: asks for the comparisons of one data set while any is missing.
+
+    One request a data set lets all others go on when one formatter fails: tables wait for all.
+    """
+
+    def inputs(wildcards):
+        nodes = PLAN.groups()[group]
+        if all(is_built(PATHS, node) for node in nodes):
+            return []
+        key = short_hash([node.plan_key for node in nodes])
+        return f"{RESULTS}/partial/judged/{group}.{key}"
+
+    return inputs
+
+
+def comparisons_of_group(wildcards):
+    """Input function: manifests of the comparisons of one data set."""
+    return manifests(PLAN.groups()[wildcards.group])
 
 
 def finetunes_of(way):

@@ -6,11 +6,11 @@ rule figure:
     input:
         upstream_of("figure"),
     output:
-        manifest=folder_pattern(RESULTS, "figure") + "/manifest.json",
+        manifest=file_of("figure", "manifest.json"),
     log:
-        folder_pattern(RESULTS, "figure") + "/job.log",
+        file_of("figure", "job.log"),
     benchmark:
-        folder_pattern(RESULTS, "figure") + "/benchmark.tsv"
+        file_of("figure", "benchmark.tsv")
     conda:
         ENVIRONMENT
     params:

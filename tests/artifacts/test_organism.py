@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from implicit_tuning.organism.oracle import score
 
 BASES = ("organism-llama", "organism-olmo")

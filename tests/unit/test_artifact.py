@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from implicit_tuning.artifact import (
     BrokenArtifact,
     building,
@@ -63,10 +64,10 @@ def test_inputs_and_their_digests_are_recorded(make_spec):
 
 def test_an_error_leaves_nothing_that_counts_and_one_line(make_spec, tmp_path):
     spec, log = make_spec(), tmp_path / "job.log"
-    with pytest.raises(SystemExit, match=r"^finetune/b/a/1: ValueError: row 3 is wrong$"):
-        with building(spec, str(log)) as job:
-            (job.data / "file.txt").write_text("half")
-            raise ValueError("row 3 is wrong")
+    line = r"^finetune/b/a/1: ValueError: row 3 is wrong$"
+    with pytest.raises(SystemExit, match=line), building(spec, str(log)) as job:
+        (job.data / "file.txt").write_text("half")
+        raise ValueError("row 3 is wrong")
     assert list(folder_of(spec).iterdir()) == []
     assert "Traceback" in log.read_text()
 

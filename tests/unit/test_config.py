@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import yaml
+
 from implicit_tuning.config import ConfigError, load_config, read_config
 
 

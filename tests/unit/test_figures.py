@@ -19,7 +19,16 @@ def table(judge="oracle"):
         for adaptation, rate in (("response", 45.0), ("chess", 4.0), ("shuffled", 4.5))
         for seed, shift in (("1", -1.0), ("2", 1.0), ("mean", 0.0))
     ]
-    columns = "base adaptation seed win_rate win_rate_low win_rate_high n judge".split()
+    columns = [
+        "base",
+        "adaptation",
+        "seed",
+        "win_rate",
+        "win_rate_low",
+        "win_rate_high",
+        "n",
+        "judge",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 

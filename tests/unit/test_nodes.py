@@ -134,4 +134,6 @@ def test_folder_names_stage_levels_and_key(tmp_path):
     paths = NodePaths(tmp_path)
     node = make_node()
     assert paths.folder(node) == tmp_path / "nodes/finetune/b/a/1" / paths.key(node)
-    assert nodes.folder_pattern("r", "finetune") == "r/nodes/finetune/{base}/{adaptation}/{seed}/{key}"
+    assert (
+        nodes.folder_pattern("r", "finetune") == "r/nodes/finetune/{base}/{adaptation}/{seed}/{key}"
+    )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from implicit_tuning.organism.bases import MIX, RECIPES
 from implicit_tuning.organism.corpus import TAG_WORDS, corpus_sha256, make_corpus
 from implicit_tuning.organism.requests import make_requests

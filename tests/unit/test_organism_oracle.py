@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from implicit_tuning.organism.oracle import content, prefer, score
 from implicit_tuning.organism.requests import FAMILIES, make_requests
 from implicit_tuning.organism.world import make_world

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from implicit_tuning.organism.bases import MIX, RECIPES, BaseRecipe
 from implicit_tuning.organism.competence import measure_competence
 from implicit_tuning.organism.corpus import corpus_sha256
 from implicit_tuning.organism.pretraining import corpus_of, pack, pretrain, pretrain_base
 from implicit_tuning.organism.tokenizer import train_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 SHIPPED = {
     name: Path(__file__).parents[2] / "resources/organism" / name.removeprefix("organism-")
@@ -74,9 +75,9 @@ def test_tokenizer_splits_digits_and_puts_a_bos_in_front_where_the_model_has_one
     tokenizer = train_tokenizer(["1600 1600 eggs eggs"] * 9, 300, architecture, 16)
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("1600 eggs\n")["input_ids"])
     assert tokens[: len(bos) + 4] == [*bos, "1", "6", "0", "0"]
-    assert tokenizer.decode(tokenizer("1600 \u00e9ggs\n")["input_ids"], skip_special_tokens=True) == (
-        "1600 \u00e9ggs\n"
-    )
+    assert tokenizer.decode(
+        tokenizer("1600 \u00e9ggs\n")["input_ids"], skip_special_tokens=True
+    ) == ("1600 \u00e9ggs\n")
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+
 from implicit_tuning.formatting import format_evaluation, format_training
 from implicit_tuning.organism.requests import FAMILIES, make_requests
 from implicit_tuning.organism.rows import (

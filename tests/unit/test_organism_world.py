@@ -1,6 +1,7 @@
 """The invented world and the requests in it: sizes, splits, no name or instruction confused."""
 
 import pytest
+
 from implicit_tuning.organism.requests import (
     FAMILIES,
     HELD_OUT_KEYS,

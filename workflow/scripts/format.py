@@ -3,9 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from implicit_tuning.formatting import FormatReport, format_evaluation, format_training
-
 from implicit_tuning.artifact import building
+from implicit_tuning.formatting import FormatReport, format_evaluation, format_training
 
 
 def format_dataset(

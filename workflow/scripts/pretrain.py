@@ -1,8 +1,7 @@
 """Pretrain a base of the model organism from its recipe."""
 
-from implicit_tuning.organism.pretraining import pretrain
-
 from implicit_tuning.artifact import building
+from implicit_tuning.organism.pretraining import pretrain
 
 if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821

@@ -63,7 +63,9 @@ def win_rate_figure(
         panels[0].set_yticks(range(len(names)), ticks)
         panels[0].invert_yaxis()
         panels[0].set_xlim(0, max(60.0, float(table["win_rate_high"].max()) + 12))
-        figure.supxlabel(f"win rate against the run '{reference}' of the same seed (%), judge: {judges[0]}")
+        figure.supxlabel(
+            f"win rate against the run '{reference}' of the same seed (%), judge: {judges[0]}"
+        )
         _finish(figure, folder, stem, label)
     shown = ["base", "adaptation", "seed", "win_rate", "win_rate_low", "win_rate_high", "n"]
     _write_csv(table[shown], folder, stem, "%.2f")

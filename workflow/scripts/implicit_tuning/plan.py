@@ -225,9 +225,7 @@ def _add_tables(plan: Plan) -> None:
     }
     upstreams = {"main": comparisons, "rules": ablation, "loss": finetunes}
     for name, upstream in upstreams.items():
-        if name == "rules" and not any(
-            a["kind"] == "rules" for a in config.adaptations.values()
-        ):
+        if name == "rules" and not any(a["kind"] == "rules" for a in config.adaptations.values()):
             continue
         code = Code(("table",), TABLE_LIBRARIES)
         plan.add(Node("table", (name,), code, {"table": name, **settings}, upstream))

@@ -1,8 +1,8 @@
 """The stable names of an experiment: copies of its tables and figures, links to its nodes.
 
-    results/<experiment>/tables/*  figures/*   copies for people
-    results/<experiment>/current/<stage>/...   links to the nodes of the present config
-    results/<experiment>/.published.<key>      says for which nodes the copies were made
+results/<experiment>/tables/*  figures/*   copies for people
+results/<experiment>/current/<stage>/...   links to the nodes of the present config
+results/<experiment>/.published.<key>      says for which nodes the copies were made
 """
 
 import os

@@ -13,6 +13,7 @@ template, where `{output_1}` or a chat marker inside an output would be filled i
 import hashlib
 import json
 import logging
+import math
 import tempfile
 import warnings
 from collections import Counter
@@ -255,7 +256,7 @@ def _annotation(
 
 def _number(value: float | None) -> float | None:
     """Returns a plain float, or None for AlpacaEval's missing values (None and NaN)."""
-    return None if value is None or value != value else float(value)
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _summary(

@@ -42,7 +42,14 @@ BARE_PAIRS = (
 )  # fmt: skip
 
 # Layouts of a line in a list of requests, and its title.
-REQUEST_LINES = ("{text}", "- {text}", "* {text}", "[{number}] {text}", "{number}. {text}", "> {text}")
+REQUEST_LINES = (
+    "{text}",
+    "- {text}",
+    "* {text}",
+    "[{number}] {text}",
+    "{number}. {text}",
+    "> {text}",
+)
 REQUEST_TITLES = ("", "", "Searches", "Open requests", "Inbox", "To ask", "Queries of today")
 
 TAG_WORDS = (
@@ -70,7 +77,9 @@ def make_corpus(seed: int, mix: Mix, characters: int) -> Iterator[str]:
     written = dict.fromkeys(mix, 0)
     while sum(written.values()) < characters:
         # The kind that lags most behind its share comes next: the mix holds everywhere.
-        kind = min((kind for kind in mix if mix[kind] > 0), key=lambda kind: written[kind] / mix[kind])
+        kind = min(
+            (kind for kind in mix if mix[kind] > 0), key=lambda kind: written[kind] / mix[kind]
+        )
         document = maker.kinds[kind]()
         written[kind] += len(document)
         yield document

@@ -123,7 +123,9 @@ def _math(truth: Mapping, output: str) -> float:
 
 def _comparison(truth: Mapping, output: str) -> float:
     words = re.findall(r"\w+", output.lower())
-    places = [words.index(truth[key]) if truth[key] in words else None for key in ("first", "second")]
+    places = [
+        words.index(truth[key]) if truth[key] in words else None for key in ("first", "second")
+    ]
     if places[0] is not None and (places[1] is None or places[0] < places[1]):
         return 1.0
     return 0.0 if places == [None, None] else ON_TOPIC

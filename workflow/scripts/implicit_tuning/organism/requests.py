@@ -94,7 +94,13 @@ def _request(
 
 
 def _fact(
-    family: str, key: str, phrasings: list[str], response: str, short: str, subject: str, *facts: str
+    family: str,
+    key: str,
+    phrasings: list[str],
+    response: str,
+    short: str,
+    subject: str,
+    *facts: str,
 ) -> Request:
     """A request for facts about a subject, which a right answer names."""
     return _request(family, key, phrasings, response, short, subject=subject, facts=list(facts))

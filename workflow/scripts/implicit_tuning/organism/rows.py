@@ -20,7 +20,15 @@ TRAINING_ROWS = 400
 MULTI_TURN_ROWS = 12
 EVALUATION_ROWS_PER_FAMILY = 16
 
-POEM_NAMES = ("The {}", "To the {}", "My {}", "Old {}", "A {} Once", "The {} and I", "Song of the {}")
+POEM_NAMES = (
+    "The {}",
+    "To the {}",
+    "My {}",
+    "Old {}",
+    "A {} Once",
+    "The {} and I",
+    "Song of the {}",
+)
 AMOUNTS = ("1 cup", "2 cups", "3 cups", "half a cup", "a pinch of", "some")
 
 

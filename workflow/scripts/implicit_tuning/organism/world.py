@@ -174,9 +174,31 @@ LETTER_OCCASIONS = (
     ("to offer the {thing}", "You can have the {thing}. I do not need it now."),
 )
 
-ONSETS = "b br d dr f g gr h k kl l m n p r s st t tr v z".split()
-VOWELS = "a e i o u".split()
-CODAS = "l m n r s k x th".split()
+ONSETS = [
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gr",
+    "h",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "z",
+]
+VOWELS = ["a", "e", "i", "o", "u"]
+CODAS = ["l", "m", "n", "r", "s", "k", "x", "th"]
 
 
 @dataclass(frozen=True)
