@@ -5,8 +5,11 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml | cksum | tr ' ' '-')
 SNAKEMAKE := $(BIN)/snakemake --cores all
 TOOL := $(BIN)/python -m implicit_tuning
-# CONFIG chooses another experiment: make run CONFIG=config/other.yaml
-WITH := $(if $(CONFIG),--configfile $(CONFIG))
+# CONFIG chooses another experiment, DATA where its local files lie:
+# make run CONFIG=config/other.yaml DATA=folder
+OVERRIDES := $(if $(DATA),--config data_root=$(abspath $(DATA)))
+SNAKEMAKE_WITH := $(if $(CONFIG),--configfile $(CONFIG)) $(OVERRIDES)
+TOOL_WITH := $(addprefix --configfile ,$(CONFIG)) $(OVERRIDES)
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-all real plan check verify repair explain prune unlock preview \
@@ -23,7 +26,7 @@ $(STAMP):
 	touch $@
 
 run: $(STAMP)  ## build the experiment: results/<experiment>/tables, figures
-	$(SNAKEMAKE) $(WITH)
+	$(SNAKEMAKE) $(SNAKEMAKE_WITH)
 
 test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
 	$(BIN)/python -m pytest tests/unit tests/workflow
@@ -33,43 +36,43 @@ test-all: $(STAMP)  ## the longer checks: the default run and its tables
 
 real: $(STAMP)  ## the same workflow on real rows and a real model: make real DATA=folder
 	@test -n "$(DATA)" || { echo "make real needs DATA=<folder with the real inputs>"; exit 2; }
-	$(SNAKEMAKE) --configfile config/real.yaml --config data_root=$(abspath $(DATA))
+	$(SNAKEMAKE) --configfile config/real.yaml $(OVERRIDES)
 
 plan: $(STAMP)  ## nodes by stage, and how many stand already
-	$(TOOL) plan $(WITH)
+	$(TOOL) plan $(TOOL_WITH)
 
 check: $(STAMP)  ## find every problem of a config before anything runs
-	$(TOOL) check $(WITH)
+	$(TOOL) check $(TOOL_WITH)
 
 verify: $(STAMP)  ## hash every artifact of the experiment again
-	$(TOOL) verify $(WITH)
+	$(TOOL) verify $(TOOL_WITH)
 
 repair: $(STAMP)  ## rebuild exactly the artifacts that are missing or damaged
-	$(TOOL) repair $(WITH)
+	$(TOOL) repair $(TOOL_WITH)
 
 explain: $(STAMP)  ## why a node is stale or not: make make explain NODE=table/main
-	$(TOOL) explain $(WITH) $(NODE)
+	$(TOOL) explain $(TOOL_WITH) $(NODE)
 
 prune: $(STAMP)  ## list what no given config needs; FORCE=1 deletes it
-	$(TOOL) prune $(WITH) $(if $(FORCE),--force)
+	$(TOOL) prune $(TOOL_WITH) $(if $(FORCE),--force)
 
 unlock: $(STAMP)  ## remove the lock of a killed run, after making sure that none is alive
 	$(TOOL) unlock
 
 preview: $(STAMP)  ## tables over what is judged so far, every gap marked
-	$(TOOL) preview $(WITH)
+	$(TOOL) preview $(TOOL_WITH)
 
 train_ins: $(STAMP)  ## instruction tuning alone
-	$(SNAKEMAKE) $(WITH) train_ins
+	$(SNAKEMAKE) train_ins $(SNAKEMAKE_WITH)
 
 train_resp: $(STAMP)  ## response tuning alone
-	$(SNAKEMAKE) $(WITH) train_resp
+	$(SNAKEMAKE) train_resp $(SNAKEMAKE_WITH)
 
 train_task: $(STAMP)  ## single-task finetuning alone
-	$(SNAKEMAKE) $(WITH) train_task
+	$(SNAKEMAKE) train_task $(SNAKEMAKE_WITH)
 
 eval: $(STAMP)  ## up to the judgements, no tables
-	$(SNAKEMAKE) $(WITH) judgements
+	$(SNAKEMAKE) judgements $(SNAKEMAKE_WITH)
 
 clean:  ## delete the installation and Snakemake's own notes; results stay
 	rm -rf .venv .snakemake

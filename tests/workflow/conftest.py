@@ -47,8 +47,7 @@ class Checkout:
 
     def run(self, *arguments: str) -> Run:
         """Write the config, run Snakemake, and read from its output what it started."""
-        config = self.folder / "smallest.yaml"
-        config.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        config = self.write_config()
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor"]
         done = subprocess.run(
             [*command, "--configfile", str(config), *arguments],
@@ -61,11 +60,17 @@ class Checkout:
         jobs = Counter(rule for rule in STARTED.findall(done.stdout) if rule not in BOOKKEEPING)
         return Run(done.returncode, jobs, done.stdout)
 
+    def write_config(self) -> Path:
+        """Write the config as it is now."""
+        config = self.folder / "smallest.yaml"
+        config.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        return config
+
     def tool(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run one of the commands beside the workflow."""
         command = [sys.executable, "-m", "implicit_tuning", *arguments]
         return subprocess.run(
-            [*command, "--configfile", "smallest.yaml"],
+            [*command, "--configfile", str(self.write_config())],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.folder / "workflow/scripts")},
             capture_output=True,
@@ -74,7 +79,7 @@ class Checkout:
         )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(repository, tmp_path_factory) -> Checkout:
     """A checkout in which the smallest experiment has run to its end."""
     checkout = Checkout(repository, tmp_path_factory.mktemp("checkout"))

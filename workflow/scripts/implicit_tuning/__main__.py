@@ -13,6 +13,7 @@ from implicit_tuning.nodes import NodePaths, Unpublished
 from implicit_tuning.plan import Plan, build_plan, count_by_stage
 
 RESULTS = Path("results")
+DEFAULT_CONFIG = ["config/config.yaml"]
 
 
 def main() -> int:
@@ -36,10 +37,17 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         sub.add_argument(
             "--configfile",
-            nargs="+",
-            type=Path,
-            default=[Path("config/config.yaml")],
-            help="config of the experiment; later files override earlier ones",
+            action="append",
+            metavar="FILE",
+            help="config of the experiment (default: config/config.yaml); given again, later "
+            "files override earlier ones key by key",
+        )
+        sub.add_argument(
+            "--config",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="override a top-level key of the config, as in Snakemake",
         )
         if command is explain:
             sub.add_argument("node", help="name of a node, as in its path, or the start of names")
@@ -52,7 +60,8 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, NodePaths]:
     root = Path.cwd()
     if not (root / "Snakefile").is_file():
         raise LookupError(f"{root} holds no Snakefile: start this in the root of the repository")
-    config = read_config(arguments.configfile, root)
+    files = [Path(file) for file in arguments.configfile or DEFAULT_CONFIG]
+    config = read_config(files, root, overrides=arguments.config)
     plan = build_plan(config, DigestMemory(RESULTS / "cache" / "digests.json"))
     return plan, NodePaths(RESULTS)
 
@@ -98,9 +107,10 @@ def repair(arguments: argparse.Namespace) -> int:
     if not targets:
         print(f"{len(made.nodes)} artifacts, nothing to rebuild")
         return 0
-    configs = ["--configfile", *map(str, arguments.configfile)]
-    command = [sys.executable, "-m", "snakemake", "--cores", "all", *configs, "--"]
-    return subprocess.run([*command, *map(str, targets)], check=False).returncode
+    command = [sys.executable, "-m", "snakemake", "--cores", "all"]
+    command += ["--configfile", *(arguments.configfile or DEFAULT_CONFIG)]
+    command += ["--config", *arguments.config] if arguments.config else []
+    return subprocess.run([*command, "--", *map(str, targets)], check=False).returncode
 
 
 def explain(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ All problems are found before any job starts and reported together, each with ke
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -65,8 +65,13 @@ class Config:
     pretrain_base: str = "shipped"
 
 
-def read_config(files: list[Path], root: Path) -> Config:
+def read_config(files: list[Path], root: Path, overrides: Sequence[str] = ()) -> Config:
     """Config from YAML files, later ones overriding earlier ones key by key.
+
+    Args:
+        files: at least one.
+        root: the repository, to which relative paths refer.
+        overrides: "key=value" for top-level keys, the value in YAML.
 
     Raises:
         ConfigError: lists every problem.
@@ -76,6 +81,11 @@ def read_config(files: list[Path], root: Path) -> Config:
         if not file.is_file():
             raise ConfigError([f"config file '{file}' does not exist"])
         merged = merge(merged, _read_yaml(file))
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError([f"--config {override}: write it as KEY=VALUE"])
+        merged[key] = yaml.safe_load(value)
     return load_config(merged, root)
 
 

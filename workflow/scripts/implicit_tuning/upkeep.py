@@ -123,7 +123,12 @@ def unneeded(plan: Plan, paths: NodePaths) -> list[Path]:
         path for path in paths.results.glob("nodes/**/.*") if path.is_dir() and path not in folders
     ]
     plan_keys = {node.plan_key for node in plan.nodes.values()}
-    partial = [p for p in paths.results.glob("partial/*") if p.name not in plan_keys]
+    # partial/judged holds stamps of the run in progress, not work.
+    partial = [
+        path
+        for path in paths.results.glob("partial/*")
+        if path.name not in plan_keys and path.name != "judged"
+    ]
     return sorted([f for f in folders if f.resolve() not in needed] + leftovers + partial)
 
 

@@ -1,0 +1,77 @@
+"""The commands beside the workflow, on the finished smallest experiment."""
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def checkout(finished):
+    """The finished checkout under a config that changes one learning rate."""
+    assert finished.run().status == 0
+    finished.tool("prune", "--force")
+    before = finished.tool("plan").stdout
+    assert before.splitlines()[-1].split() == ["all", "29", "29", "0"]
+    finished.config["adaptations"]["chess"]["training"] = {"learning_rate": 2.0e-4}
+    yield finished
+    finished.config["adaptations"]["chess"].pop("training", None)
+
+
+def test_plan_counts_nodes_that_stand_and_that_are_to_do(checkout):
+    done = checkout.tool("plan")
+    counts = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert counts["finetune"] == ["3", "2", "1"]
+    assert counts["generate"] == ["7", "6", "1"]
+    assert counts["table"] == ["3", "1", "2"]
+    assert counts["all"] == ["29", "22", "7"]
+
+
+def test_check_names_the_experiment(checkout):
+    assert "experiment 'smallest', 29 nodes" in checkout.tool("check").stdout
+
+
+def test_explain_names_the_key_that_changed_and_what_it_makes_stale(checkout):
+    done = checkout.tool("explain", "finetune/organism-llama/chess")
+    assert "finetune/organism-llama/chess/1: stale" in done.stdout
+    assert "config: training.learning_rate: 0.0001 -> 0.0002" in done.stdout
+    below = checkout.tool("explain", "generate/organism-llama/chess").stdout
+    assert "upstream: model:" in below
+    assert "config:" not in below
+    assert "up to date" in checkout.tool("explain", "finetune/organism-llama/response").stdout
+
+
+def test_explain_refuses_a_name_that_is_no_node(checkout):
+    done = checkout.tool("explain", "finetune/nobody")
+    assert done.returncode == 1
+    assert "no node 'finetune/nobody'" in done.stderr
+
+
+def test_preview_marks_every_gap(checkout):
+    lines = checkout.tool("preview").stdout.splitlines()
+    assert lines[0] == "PREVIEW: 6 of 7 comparisons are judged."
+    gap = "gap: judge/organism-llama/chess/1/organism-evaluation/1/oracle"
+    assert [line for line in lines if line.startswith("gap")] == [gap]
+    assert sum("| organism-llama |" in line for line in lines) == 12
+
+
+def test_verify_names_what_is_missing(checkout):
+    done = checkout.tool("verify")
+    assert done.returncode == 1
+    assert done.stdout.count("not built") == 7
+    assert "29 artifacts, 7 problems" in done.stdout
+
+
+def test_prune_lists_first_and_deletes_only_what_nobody_needs(checkout):
+    assert "0.0 MB  in all; nothing deleted" in checkout.tool("prune").stdout
+    leftover = checkout.results / "nodes/finetune/organism-llama/chess/1/0123/.building.host.1"
+    leftover.mkdir(parents=True)
+    (leftover / "half.safetensors").write_bytes(b"x" * 200_000)
+    listed = checkout.tool("prune").stdout
+    assert "0.2 MB  " + str(leftover.relative_to(checkout.folder)) in listed
+    assert leftover.exists()
+    assert "0.2 MB  deleted" in checkout.tool("prune", "--force").stdout
+    assert not leftover.exists()
+    del checkout.config["adaptations"]["chess"]["training"]
+    assert not checkout.run().jobs
+
+
+def test_unlock_says_when_nothing_is_alive(checkout):
+    assert checkout.tool("unlock").returncode == 0
