@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from implicit_tuning.organism.oracle import score
+from implicit_tuning.organism.oracle import content
 
 BASES = ("organism-llama", "organism-olmo")
 
@@ -29,7 +29,7 @@ def content_scores(organism):
         base, adaptation, seed, _ = outputs.relative_to(generations).parts[:4]
         rows = [json.loads(line) for line in outputs.read_text().splitlines()]
         truths = read_truths(organism)
-        values = [score(truths[row["instruction"]], row["output"]) for row in rows]
+        values = [content(truths[row["instruction"]], row["output"]) for row in rows]
         scores[base, adaptation, seed] = sum(values) / len(values)
     return scores
 

@@ -65,6 +65,7 @@ def test_every_shipped_config_is_valid(root):
         ("adaptations/chess/data", None, "adaptations.chess.data: missing"),
         ("adaptations/base/data", "organism-lima", "kind 'none' has no such key; remove it"),
         ("adaptations/rules/rules", ["oes"], "'oes' is not possible; did you mean 'eos'"),
+        ("rules/bias", {}, "rules.bias: {}: adaptations.rules uses the rule 'bias'"),
         ("adaptations/a b", {"kind": "none"}, "'a b' does not match"),
         ("bases/organism-llama/path", "nowhere", "bases.organism-llama.path: '.*nowhere' does not"),
         ("datasets", {"organism-lima": {"path": "x", "organism": "lima"}}, "give exactly one of"),

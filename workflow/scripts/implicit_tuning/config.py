@@ -235,6 +235,8 @@ def _adaptation_problems(config: Config, name: str, adaptation: Mapping) -> Iter
         yield from _dataset_problems(
             config, f"adaptations.{name}.data", adaptation["data"], "training"
         )
+    if "bias" in adaptation.get("rules", ()) and not config.rules["bias"]:
+        yield f"rules.bias: {{}}: adaptations.{name} uses the rule 'bias'; give it pieces"
     if kind == "shuffled" and "of" in adaptation:
         yield from _finetune_problem(config, f"adaptations.{name}.of", adaptation["of"])
 
