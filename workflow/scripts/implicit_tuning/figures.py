@@ -120,7 +120,9 @@ def _draw_win_rates(
             style = {"facecolor": "white", "edgecolor": GREY, "hatch": "////"}
         axes.barh(place, mean, height=0.7, **style)
         axes.hlines(place, low, high, color=BLACK, linewidth=1.4)
-        axes.text(max(high, mean) + 2, place, f"{mean:.1f}", va="center", fontsize=8)
+        number = axes.text(max(high, mean) + 2, place, f"{mean:.1f}", va="center", fontsize=8)
+        # Numbers near 50 stay readable on the line that marks it.
+        number.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     seeds = rows[rows["seed"] != MEAN]
     places = [names.index(name) for name in seeds["adaptation"]]
     axes.scatter(seeds["win_rate"], places, s=10, color=ORANGE, edgecolor=BLACK, lw=0.4, zorder=3)
