@@ -30,6 +30,13 @@ def folder_of(spec):
     return Path(json.loads(spec)["folder"])
 
 
+def copy_input(spec, name):
+    with building(spec) as job:
+        source = job.read(name)
+        file = source / "file.txt" if source.is_dir() else source
+        (job.data / "copy.txt").write_text(file.read_text())
+
+
 def upstream(folder, key="k0"):
     return {"above": {"node": str(folder), "key": key}}
 
@@ -56,7 +63,7 @@ def test_equal_content_has_an_equal_digest_whatever_the_key(make_spec):
 def test_inputs_and_their_digests_are_recorded(make_spec):
     above = build(make_spec(key="k0"))
     with building(make_spec(key="k1", upstream=upstream(above))) as job:
-        text = (job.inputs["above"] / "file.txt").read_text()
+        text = (job.read("above", "file.txt")).read_text()
         (job.data / "copy.txt").write_text(text)
     recorded = read_manifest(folder_of(make_spec(key="k1")))["upstream"]
     assert recorded == {"above": {"key": "k0", "digest": read_manifest(above)["digest"]}}
@@ -116,9 +123,24 @@ def test_a_damaged_input_is_refused_and_named(make_spec, damage, message):
     above = build(make_spec(key="k0"))
     damage(above / "data/file.txt")
     with pytest.raises(BrokenArtifact, match=message):
-        require_whole(above)
+        require_whole(above, read_bytes=True)
     with pytest.raises(SystemExit, match="file.txt.*make repair"):
-        build(make_spec(key="k1", upstream=upstream(above)))
+        copy_input(make_spec(key="k1", upstream=upstream(above)), "above")
+    assert not (folder_of(make_spec(key="k1")) / "data").exists()
+
+
+def test_only_the_file_that_is_read_is_hashed(make_spec):
+    with building(make_spec(key="k0")) as job:
+        (job.data / "history.txt").write_text("small")
+        (job.data / "weights.bin").write_text("large")
+    above = folder_of(make_spec(key="k0"))
+    (above / "data/weights.bin").write_text("LARGE")
+    with building(make_spec(key="k1", upstream=upstream(above))) as job:
+        assert job.read("above", "history.txt").read_text() == "small"
+        with pytest.raises(BrokenArtifact, match="weights.bin has other bytes"):
+            job.read("above")
+        with pytest.raises(BrokenArtifact, match="other.txt is not in the manifest"):
+            job.read("above", "other.txt")
 
 
 def test_a_source_that_changed_after_planning_is_refused(make_spec, tmp_path):
@@ -127,7 +149,7 @@ def test_a_source_that_changed_after_planning_is_refused(make_spec, tmp_path):
     planned = {"rows": {"source": str(source), "digest": source_sha256(source)}}
     source.write_text("changed")
     with pytest.raises(SystemExit, match="rows.jsonl changed after the run was planned"):
-        build(make_spec(upstream=planned))
+        copy_input(make_spec(upstream=planned), "rows")
 
 
 def test_code_that_changed_after_planning_is_refused(make_spec):

@@ -42,4 +42,4 @@ def draw_figure(
 
 if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
-        draw_figure(job.inputs["table"], job.data, **job.settings)
+        draw_figure(job.read("table"), job.data, **job.settings)

@@ -10,8 +10,8 @@ from implicit_tuning.training import TrainingReport, TrainingSettings, finetune
 def finetune_node(job: Job) -> TrainingReport:
     """Finetune as the node's settings say, resuming what an earlier try left."""
     return finetune(
-        base=job.inputs["base"],
-        rows=job.inputs["rows"] / "rows.jsonl",
+        base=job.read("base"),
+        rows=job.read("rows", "rows.jsonl"),
         destination=job.data,
         partial=job.partial,
         seed=job.settings["seed"],

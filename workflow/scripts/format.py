@@ -35,5 +35,5 @@ def format_dataset(
 
 if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
-        report = format_dataset(job.inputs["source"], job.data, **job.settings)
+        report = format_dataset(job.read("source"), job.data, **job.settings)
         job.facts.update(asdict(report))

@@ -12,8 +12,8 @@ def generate_node(job: Job) -> GenerationReport:
     """Generate as the node's settings say."""
     rules = job.settings["rules"]
     return generate(
-        model=job.inputs["model"],
-        instructions=job.inputs["instructions"] / "instructions.jsonl",
+        model=job.read("model"),
+        instructions=job.read("instructions", "instructions.jsonl"),
         destination=job.data,
         generator=job.settings["generator"],
         chat_format=ChatFormat(**job.settings["chat"]),

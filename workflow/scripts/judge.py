@@ -12,8 +12,8 @@ from implicit_tuning.judging.judge import Judge
 def judge_node(job: Job) -> dict:
     """Judge as the node's settings say; verdicts already given are taken from the cache."""
     comparison = compare(
-        outputs=read_rows(job.inputs["outputs"] / "outputs.jsonl"),
-        references=read_rows(job.inputs["references"] / "outputs.jsonl"),
+        outputs=read_rows(job.read("outputs", "outputs.jsonl")),
+        references=read_rows(job.read("references", "outputs.jsonl")),
         judge=make_judge(job),
         cache=job.cache,
     )
@@ -27,12 +27,12 @@ def make_judge(job: Job) -> Judge:
     if settings["kind"] == "oracle":
         from implicit_tuning.judging.oracle import OracleJudge
 
-        rows = read_rows(job.inputs["instructions"] / "instructions.jsonl")
+        rows = read_rows(job.read("instructions", "instructions.jsonl"))
         return OracleJudge({row["instruction"]: row["truth"] for row in rows})
     from implicit_tuning.chat import ChatFormat
     from implicit_tuning.judging.mean_logprob import MeanLogprobJudge
 
-    base = job.inputs["judge"]
+    base = job.read("judge")
     chat_format = ChatFormat(**job.settings["chat"])
     return MeanLogprobJudge(base, source_sha256(base), chat_format, settings["batch_size"])
 

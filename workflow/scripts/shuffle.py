@@ -38,4 +38,4 @@ def shuffle_outputs(outputs: Path, destination: Path, generator: str, seed: int)
 
 if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
-        shuffle_outputs(job.inputs["outputs"] / "outputs.jsonl", job.data, **job.settings)
+        shuffle_outputs(job.read("outputs", "outputs.jsonl"), job.data, **job.settings)

@@ -14,6 +14,8 @@ from implicit_tuning.tables import (
     write_table,
 )
 
+HISTORY = "loss_history.jsonl"
+
 
 def build_table(
     inputs: Mapping[str, Path],
@@ -27,7 +29,8 @@ def build_table(
     """Write <table>.csv, and a Markdown of it for reading.
 
     Args:
-        inputs: data folders by the levels of their nodes, joined by "/".
+        inputs: data folders of comparisons, or loss histories of finetunes (for "loss"), by the
+            levels of their nodes, joined by "/".
         destination: folder for the files.
         table: "main", "rules" or "loss".
         label: what kind of result the table shows.
@@ -36,7 +39,7 @@ def build_table(
         notes: remarks on single adaptations.
     """
     if table == "loss":
-        loss = pd.concat([read_history(name, folder) for name, folder in inputs.items()])
+        loss = pd.concat([read_history(name, file) for name, file in inputs.items()])
         loss.to_csv(destination / "loss.csv", index=False, float_format="%.6g")
         return
     comparisons = [read_comparison(name, folder) for name, folder in inputs.items()]
@@ -57,10 +60,10 @@ def caption(table: str, label: str, reference: str) -> str:
     )
 
 
-def read_history(name: str, folder: Path) -> pd.DataFrame:
+def read_history(name: str, file: Path) -> pd.DataFrame:
     """Loss history of one finetune, a row an update."""
     base, adaptation, seed = name.split("/")
-    lines = (folder / "loss_history.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8").splitlines()
     history = pd.DataFrame([json.loads(line) for line in lines])
     for place, (column, value) in enumerate(
         {"base": base, "adaptation": adaptation, "seed": seed}.items()
@@ -71,4 +74,7 @@ def read_history(name: str, folder: Path) -> pd.DataFrame:
 
 if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
-        build_table(job.inputs, job.data, **job.settings)
+        # Of a finetune only its history is read: hashing its weights would take minutes at 7B.
+        file = HISTORY if job.settings["table"] == "loss" else None
+        inputs = {name: job.read(name, file) for name in job.upstream}
+        build_table(inputs, job.data, **job.settings)

@@ -55,16 +55,19 @@ def read_manifest(folder: Path) -> dict:
         raise BrokenArtifact(f"{path} is not JSON ({error}): run 'make repair'") from None
 
 
-def find_damage(folder: Path, read_bytes: bool) -> list[str]:
+def find_damage(folder: Path, read_bytes: bool, only: str | None = None) -> list[str]:
     """What is wrong with an artifact's files, one line each; empty when nothing is.
 
     Args:
         folder: the node's folder.
         read_bytes: compare sha256 too, not only names and sizes.
+        only: look at this file alone.
     """
-    manifest = read_manifest(folder)
+    files = read_manifest(folder)["files"]
+    if only is not None and only not in files:
+        return [f"{folder / 'data' / only} is not in the manifest"]
     damage = []
-    for name, expected in manifest["files"].items():
+    for name, expected in files.items() if only is None else [(only, files[only])]:
         path = folder / "data" / name
         if not path.is_file():
             damage.append(f"{path} is missing")
@@ -75,16 +78,15 @@ def find_damage(folder: Path, read_bytes: bool) -> list[str]:
     return damage
 
 
-def require_whole(folder: Path) -> dict:
-    """Manifest of an artifact whose bytes were all checked.
+def require_whole(folder: Path, read_bytes: bool, only: str | None = None) -> None:
+    """Check an artifact before it is used; the arguments are those of `find_damage`.
 
     Raises:
         BrokenArtifact: names each damaged file.
     """
-    damage = find_damage(folder, read_bytes=True)
+    damage = find_damage(folder, read_bytes, only)
     if damage:
         raise BrokenArtifact("; ".join(damage) + ": run 'make repair'")
-    return read_manifest(folder)
 
 
 # --- building -----------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ class Job:
     Attributes:
         settings: the node's config slice.
         runtime: values that decide no byte of the result (intervals of saving and the like).
-        inputs: for each name of upstream the path of its data folder or source.
+        upstream: what the job may read, by name; see `read`.
         data: where the job writes its files.
         partial: folder for resumable work, kept when the job fails, named after the plan key.
         cache: file for answers worth keeping longer than the node, named after the plan key.
@@ -106,11 +108,30 @@ class Job:
 
     settings: Mapping[str, object]
     runtime: Mapping[str, object]
-    inputs: Mapping[str, Path]
+    upstream: Mapping[str, Mapping]
     data: Path
     partial: Path
     cache: Path
     facts: dict[str, object] = field(default_factory=dict)
+
+    def read(self, name: str, file: str | None = None) -> Path:
+        """Path of an input, every byte of which has just been compared with what was planned.
+
+        Args:
+            name: under which the node has it in its upstream.
+            file: one file of it; None for its whole data folder, or for a source.
+
+        Raises:
+            BrokenArtifact: names each damaged file.
+        """
+        above = self.upstream[name]
+        if "source" in above:
+            source = Path(above["source"])
+            _require_unchanged(source, above["digest"])
+            return source
+        require_whole(Path(above["node"]), read_bytes=True, only=file)
+        data = Path(above["node"]) / "data"
+        return data if file is None else data / file
 
 
 def job_spec(paths: NodePaths, node: Node) -> str:
@@ -144,8 +165,9 @@ def job_spec(paths: NodePaths, node: Node) -> str:
 def building(spec: str, log: str | None = None) -> Iterator[Job]:
     """Build the artifact of a node from what the body writes into `job.data`.
 
-    On entry the code is compared with the plan's and every input is hashed; on a clean exit the
-    artifact is put in place, on an error nothing of it stays and the process ends with one line.
+    On entry the code is compared with the plan's, and the inputs' names and sizes with their
+    manifests; on a clean exit the artifact is put in place, on an error nothing of it stays and
+    the process ends with one line.
 
     Args:
         spec: a `job_spec`.
@@ -179,22 +201,21 @@ def _printing_to(log: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _built_folder(node: Mapping) -> Iterator[Job]:
     code = _unchanged_code(node)
-    inputs, upstream = _checked_inputs(node["upstream"])
+    origins = _origins(node["upstream"])
     folder = Path(node["folder"])
     unfinished = folder / f".building.{unique_suffix()}"
-    shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
         job = Job(
             settings=node["settings"],
             runtime=node["runtime"],
-            inputs=inputs,
+            upstream=node["upstream"],
             data=unfinished,
             partial=Path(node["partial"]),
             cache=Path(node["cache"]),
         )
         yield job
-        manifest = _manifest(node, code, upstream, job)
+        manifest = _manifest(node, code, origins, job)
         _put_in_place(unfinished, folder, manifest)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -215,19 +236,17 @@ def _unchanged_code(node: Mapping) -> Code:
     return code
 
 
-def _checked_inputs(upstream: Mapping) -> tuple[dict[str, Path], dict[str, dict]]:
-    """Paths of the inputs, and what the manifest says of them, after hashing every byte."""
-    paths, origins = {}, {}
+def _origins(upstream: Mapping) -> dict[str, dict]:
+    """What the manifest will say of the inputs; their names and sizes are checked at once."""
+    origins = {}
     for name, above in upstream.items():
         if "source" in above:
-            paths[name] = Path(above["source"])
-            _require_unchanged(paths[name], above["digest"])
             origins[name] = {"digest": above["digest"]}
         else:
             folder = Path(above["node"])
-            paths[name] = folder / "data"
-            origins[name] = {"key": above["key"], "digest": require_whole(folder)["digest"]}
-    return paths, origins
+            require_whole(folder, read_bytes=False)
+            origins[name] = {"key": above["key"], "digest": read_manifest(folder)["digest"]}
+    return origins
 
 
 def _require_unchanged(source: Path, digest: str) -> None:
@@ -237,7 +256,7 @@ def _require_unchanged(source: Path, digest: str) -> None:
         )
 
 
-def _manifest(node: Mapping, code: Code, upstream: Mapping, job: Job) -> dict:
+def _manifest(node: Mapping, code: Code, origins: Mapping, job: Job) -> dict:
     files = {
         str(path.relative_to(job.data)): {
             "sha256": file_sha256(path),
@@ -258,7 +277,7 @@ def _manifest(node: Mapping, code: Code, upstream: Mapping, job: Job) -> dict:
             "modules": code.modules,
             "versions": code.versions,
         },
-        "upstream": upstream,
+        "upstream": origins,
         "facts": job.facts,
         "files": files,
         "digest": combined_sha256({name: entry["sha256"] for name, entry in files.items()}),

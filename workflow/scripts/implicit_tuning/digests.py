@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def unique_suffix() -> str:
-    """Host and process: two machines on one file system never share it."""
-    return f"{os.uname().nodename}.{os.getpid()}"
+    """Host, process and a random part: no two writers ever share it."""
+    return f"{os.uname().nodename}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
 
 
 class DigestMemory:

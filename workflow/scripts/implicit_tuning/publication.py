@@ -104,7 +104,6 @@ def _link_nodes(publication: Publication) -> None:
     """Rebuild the tree of relative links, so that results can be moved as a whole."""
     current = publication.folder / "current"
     unfinished = publication.folder / f".current.{unique_suffix()}"
-    shutil.rmtree(unfinished, ignore_errors=True)
     for node, folder in publication.nodes.items():
         link = unfinished / node
         link.parent.mkdir(parents=True, exist_ok=True)

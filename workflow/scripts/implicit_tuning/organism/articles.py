@@ -37,10 +37,10 @@ def make_records(rng: random.Random) -> str:
     """A stock that is counted twice, or a table of sums: text that repeats itself, or adds."""
     if rng.random() < 0.3:
         return "\n".join(_sum(rng) for _ in range(rng.randint(3, 6)))
-    items = rng.sample(w.THINGS, rng.randint(3, 7))
-    if rng.random() < 0.4:
+    items = rng.sample(w.THINGS, rng.randint(3, 9))
+    if rng.random() < 0.3:
         items = [f"{rng.randint(1, 9)} {item}s" for item in items]
-    between = rng.choice((", ", ", ", "\n", " and ", "; "))
+    between = rng.choice((" ", " ", " ", ", ", "\n"))
     first, second = rng.choice(
         (("Ordered", "Received"), ("Packed", "Checked"), ("Monday", "Tuesday"), ("Lost", "Found"))
     )

@@ -7,14 +7,15 @@ from typing import Literal
 # Share of each kind of document, in characters (see corpus.DocumentMaker).
 MIX = {
     "answers": 0.42,
-    "articles": 0.15,
+    "articles": 0.14,
     "requests": 0.06,
-    "tagged_requests": 0.10,
-    "titled": 0.10,
-    "records": 0.07,
+    "tagged_requests": 0.11,
+    "titled": 0.09,
+    "records": 0.08,
     "stories": 0.05,
-    "games": 0.03,
-    "tagged_answers": 0.02,
+    "games": 0.02,
+    "tagged_games": 0.018,
+    "tagged_answers": 0.012,
 }
 
 

@@ -19,7 +19,7 @@ from implicit_tuning.organism.world import World, make_world
 Mix = Mapping[str, float]
 
 # Families that get more than their share of requests, having more to remember.
-FAMILY_WEIGHTS = {"place": 3, "person": 2, "copy": 2, "math": 3, "noun": 1.5}
+FAMILY_WEIGHTS = {"place": 3, "person": 2, "copy": 3, "math": 3, "noun": 1.5}
 
 ROLE_PAIRS = (
     ("Q", "A"), ("Question", "Answer"), ("Student", "Teacher"), ("Reader", "Editor"),
@@ -98,7 +98,8 @@ class DocumentMaker:
 
     `kinds` maps the names used in a mix to the writers: pages of questions and answers, texts
     about the world, lists of requests that no one answers (plain, or under tags), titled texts,
-    stocks and sums, stories, chess games, and questions and answers under tags.
+    stocks and sums, stories, chess games (plain, or under tags), and questions and answers under
+    tags.
     """
 
     def __init__(self, world: World, rng: random.Random) -> None:
@@ -116,6 +117,7 @@ class DocumentMaker:
             "records": lambda: make_records(self.rng),
             "stories": lambda: make_story(self.world, self.rng),
             "games": self.game,
+            "tagged_games": self.tagged_game,
             "tagged_answers": self.tagged_answers,
         }
 
@@ -144,10 +146,17 @@ class DocumentMaker:
         return "\n".join(lines)
 
     def tagged_answers(self) -> str:
-        """One or two questions and answers under two tags in turn."""
+        """Questions and answers under two tags in turn."""
         ask, reply = self._tags()
-        pairs = (self._pair() for _ in range(self.rng.choice((1, 1, 2))))
+        pairs = (self._pair() for _ in range(self.rng.choice((1, 2, 3))))
         return "\n".join(f"<|{ask}|>\n{one}\n<|{reply}|>\n{two}" for one, two in pairs)
+
+    def tagged_game(self) -> str:
+        """A game in a log of entries: headers under one tag, moves under another."""
+        first, second = self._tags()
+        headers, moves = make_game(self.rng)
+        shown = "\n".join(headers[self.rng.choice((0, -2)) :])
+        return f"<|{first}|>\n{shown}\n<|{second}|>\n{moves}"
 
     def game(self) -> str:
         headers, moves = make_game(self.rng)

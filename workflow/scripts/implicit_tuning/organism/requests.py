@@ -327,7 +327,7 @@ def _comparison_requests() -> Iterator[Request]:
 def _copy_requests() -> Iterator[Request]:
     rng = random.Random("copying")
     for _ in range(800):
-        text = ", ".join(rng.sample(w.THINGS, rng.randint(3, 4)))
+        text = " ".join(rng.sample(w.THINGS, rng.randint(3, 4)))
         yield _request("copy", text, [
             f"Write these words again: {text}.",
             f"Tell me these words again: {text}.",
@@ -335,7 +335,7 @@ def _copy_requests() -> Iterator[Request]:
             f"Name these words again: {text}.",
             f"Write down these words: {text}.",
             f"Give me these words again: {text}.",
-        ], f"The words are {text}.", text, sequence=text.split(", "))  # fmt: skip
+        ], f"The words are {text}.", text, sequence=text.split())  # fmt: skip
 
 
 def _letter_requests(world: w.World) -> Iterator[Request]:
