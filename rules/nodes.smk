@@ -43,8 +43,19 @@ def file_of(stage, name):
     return f"{folder_pattern(RESULTS, stage)}/{name}"
 
 
+def refuse_other_triggers():
+    """Keys carry every change, so another trigger would rerun what is up to date."""
+    triggers = {str(trigger) for trigger in workflow.rerun_triggers}
+    if triggers != {TRIGGERS}:
+        raise WorkflowError(
+            f"rerun-triggers is {', '.join(sorted(triggers))}, but must be '{TRIGGERS}': keep "
+            "profiles/default (add to it with --profile; --workflow-profile replaces it)"
+        )
+
+
 def published(question, *nodes):
     """Answer a question that needs keys, or tell Snakemake which format to build first."""
+    refuse_other_triggers()
     try:
         return question(*nodes)
     except Unpublished as missing:
@@ -139,19 +150,8 @@ def finetunes_of(way):
     return inputs
 
 
-def refuse_other_triggers():
-    """Keys carry every change, so another trigger would rerun what is up to date."""
-    triggers = {str(trigger) for trigger in workflow.rerun_triggers}
-    if triggers != {TRIGGERS}:
-        raise WorkflowError(
-            f"rerun-triggers is {', '.join(sorted(triggers))}, but must be '{TRIGGERS}': keep "
-            "profiles/default (add to it with --profile; --workflow-profile replaces it)"
-        )
-
-
 def published_stamp(wildcards):
     """Input function: the stamp that says that the stable copies are those of this config."""
-    refuse_other_triggers()
     publication = published(lambda: plan_publication(PLAN, PATHS))
     if publication.stamp.is_file() and false_copies(publication):
         # Somebody removed or edited a copy: the stamp no longer tells the truth.
