@@ -149,6 +149,7 @@ def test_missing_eos_names_the_folder_and_the_fix(tmp_path):
     ("messages", "message"),
     [
         ([], "at least one message"),
+        ([{"role": "assistant", "content": "x"}], "cannot start with the assistant"),
         ([{"role": "bot", "content": "x"}], "'bot'.* needs a 'role' out of"),
         ([{"role": "user", "content": None}], "None.* needs .* text under 'content'"),
     ],

@@ -10,7 +10,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from implicit_tuning.chat import ChatFormat, tokenize_prompt
+from implicit_tuning.chat import ChatFormat, prompt_text, tokenize_prompt
 from implicit_tuning.judging.alpaca import compare
 from implicit_tuning.judging.judge import Pair
 from implicit_tuning.judging.mean_logprob import MeanLogprobJudge
@@ -51,7 +51,10 @@ def mean_by_hand(base, instruction, output):
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
     prompt = tokenize_prompt(instruction, tokenizer, FORMAT)
-    response = tokenizer(output, add_special_tokens=False)["input_ids"]
+    text = prompt_text(instruction, FORMAT) + output.strip()
+    whole = tokenizer(text)["input_ids"]
+    assert whole[: len(prompt)] == prompt
+    response = whole[len(prompt) :]
     with torch.no_grad():
         logits = model(torch.tensor([prompt + response])).logits[0]
     log_probabilities = logits.log_softmax(-1)

@@ -28,8 +28,9 @@ def test_shipped_recipes_mix_to_a_whole(name):
     assert sum(RECIPES[name].mix.values()) == pytest.approx(1)
 
 
-def test_the_chat_tags_never_occur():
-    text = "\0".join(make_corpus(3, MIX, 2_000_000))
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_chat_tags_never_occur(name):
+    text = "\0".join(make_corpus(3, RECIPES[name].mix, 2_000_000))
     assert "<|user|>" not in text and "<|assistant|>" not in text and "<|system|>" not in text
     assert not {"user", "assistant", "system"} & set(TAG_WORDS)
 

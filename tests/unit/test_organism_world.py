@@ -1,5 +1,7 @@
 """The invented world and the requests in it: sizes, splits, no name or instruction confused."""
 
+import random
+
 import pytest
 
 from implicit_tuning.organism.requests import (
@@ -54,8 +56,6 @@ def test_an_instruction_has_one_truth(requests):
 
 
 def test_a_poem_names_its_topic_and_has_four_lines(requests):
-    import random
-
     lines = make_poem("sea", random.Random(0)).splitlines()
     assert len(set(lines)) == 4
     assert "sea" in lines[0]

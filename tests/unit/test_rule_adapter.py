@@ -165,13 +165,43 @@ def test_row_without_user_tag_is_refused(model, tokenizer, prompts):
         generate(model, tokenizer, prompts, RuleAdapter(tokenizer, bias=BIAS, chat_format=other))
 
 
-def test_one_adapter_serves_one_call(model, tokenizer, prompts):
+def test_one_adapter_serves_many_calls(model, tokenizer, prompts):
     adapter = RuleAdapter(tokenizer, bias=BIAS)
-    generate(model, tokenizer, prompts[:2], adapter)
-    with pytest.raises(ValueError, match="a new RuleAdapter for each"):
-        generate(model, tokenizer, prompts[:2], adapter)
+    for chosen in (prompts[:2], prompts[2:5], prompts[:2], prompts[:2], prompts[5:6]):
+        fresh = generate(model, tokenizer, chosen, RuleAdapter(tokenizer, bias=BIAS))
+        assert generate(model, tokenizer, chosen, adapter) == fresh
+
+
+def test_rows_that_change_places_are_refused(model, tokenizer, prompts):
     with pytest.raises(ValueError, match="beam search"):
         generate(model, tokenizer, prompts, RuleAdapter(tokenizer, bias=BIAS), num_beams=3)
+
+
+def test_a_tag_in_the_response_is_the_last_one(tokenizer):
+    prompt = tokenize_prompt("ab", tokenizer, FORMAT)
+    tag = tokenizer("<|user|>")["input_ids"]
+    response = [*tokenizer("xy")["input_ids"], *tag, *tokenizer("z")["input_ids"]]
+    adapter = RuleAdapter(tokenizer, ("repetition",))
+    for end in range(len(response) + 1):
+        ids = [*prompt, *response[:end]]
+        scores = adapter(torch.tensor([ids]), torch.zeros(1, len(tokenizer)))[0]
+        expected = rule_reference.rule_scores(
+            ids, end, len(tokenizer), ("repetition",), tokenizer.eos_token_id, tag, {}
+        )
+        assert torch.equal(scores, expected), end
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rules": "eos"}, "rules is the text 'eos'"),
+        ({"repetition_penalty": -1.5}, "repetition_penalty is -1.5: it must not be negative"),
+        ({"eos_strength": -1.0}, "eos_strength is -1.0"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(tokenizer, values, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        RuleAdapter(tokenizer, **{"bias": BIAS, **values})
 
 
 def test_other_tags_and_merged_line_breaks(prompts):

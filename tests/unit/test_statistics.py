@@ -51,6 +51,8 @@ def test_no_win_and_no_loss_are_not_certainties():
     bound = 100 * (1 - 0.025 ** (1 / 200))
     assert (none.low, none.high) == (0.0, pytest.approx(bound))
     assert (every.low, every.high) == (pytest.approx(100 - bound), 100.0)
+    one_draw = summarise(annotations([1.0] * 199 + [1.5]))
+    assert (one_draw.low, one_draw.high > none.high) == (0.0, True)
     both = combine([annotations([1.0] * 200)] * 2)
     assert (both.mean, both.low, both.high) == (0.0, 0.0, pytest.approx(bound))
 

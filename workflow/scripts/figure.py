@@ -29,13 +29,15 @@ def draw_figure(
         adaptations: in the order of the legend.
         controls: adaptations that are drawn apart.
     """
-    frame = pd.read_csv(table / f"{figure}.csv")
+    frame = pd.read_csv(table / f"{figure}.csv", dtype={"base": str, "adaptation": str})
     if figure == "main":
         win_rate_figure(frame, destination, figure, label, reference, controls)
         return
     histories = [
         LossHistory(base, adaptation, int(seed), rows.to_dict(orient="records"))
-        for (base, adaptation, seed), rows in frame.groupby(["base", "adaptation", "seed"])
+        for (base, adaptation, seed), rows in frame.groupby(
+            ["base", "adaptation", "seed"], sort=False
+        )
     ]
     loss_figure(histories, adaptations, destination, figure, label)
 

@@ -16,6 +16,7 @@ def judge_node(job: Job) -> dict:
         references=read_rows(job.read("references", "outputs.jsonl")),
         judge=make_judge(job),
         cache=job.cache,
+        max_failed=job.settings["judge"].get("max_failed", 0),
     )
     write_comparison(comparison, job.data)
     return comparison.summary

@@ -173,6 +173,11 @@ def _token_ids(
 def _check_messages(messages: Sequence[Message]) -> None:
     if not messages:
         raise ValueError("a conversation needs at least one message")
+    if messages[0].get("role") == "assistant":
+        raise ValueError(
+            "a conversation cannot start with the assistant: put a user turn before it (its text "
+            "may be empty)"
+        )
     for message in messages:
         if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
             raise ValueError(

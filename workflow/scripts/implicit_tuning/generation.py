@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -141,9 +142,17 @@ def _read_prompts(
 
 
 def _batches(prompts: list[Prompt], size: int) -> list[list[Prompt]]:
-    """Prompts of like length together, the longest first: memory runs out at once or never."""
+    """Prompts of like length together, the longest first: memory runs out at once or never.
+
+    A batch shares one room, so that no row is decoded beyond the model's context.
+    """
     ordered = sorted(prompts, key=lambda prompt: (-len(prompt.input_ids), prompt.index))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    return [
+        rows[start : start + size]
+        for _, group in groupby(ordered, key=lambda prompt: prompt.room)
+        for rows in [list(group)]
+        for start in range(0, len(rows), size)
+    ]
 
 
 @torch.inference_mode()
@@ -163,15 +172,13 @@ def _reply(
         generation_config=GenerationConfig(
             do_sample=False,
             num_beams=1,
-            # A row that reaches its own limit before the others runs on, and is cut below.
-            max_new_tokens=max(prompt.room for prompt in batch),
+            max_new_tokens=batch[0].room,
             eos_token_id=eos,
             pad_token_id=eos,
         ),
         logits_processor=LogitsProcessorList([adapter] if adapter else []),
     )
     replies = sequences[:, input_ids.shape[1] :].tolist()
-    replies = [reply[: prompt.room] for prompt, reply in zip(batch, replies, strict=True)]
     return [reply[: reply.index(eos) + 1] if eos in reply else reply for reply in replies]
 
 

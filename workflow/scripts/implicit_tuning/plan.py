@@ -220,8 +220,8 @@ def _add_tables(plan: Plan) -> None:
     settings = {
         "label": config.label,
         "reference": config.reference,
-        "adaptations": in_order(config.adaptations, _controls(config)),
-        "notes": {n: a["note"] for n, a in config.adaptations.items() if "note" in a},
+        "adaptations": in_order(config.adaptations, controls(config)),
+        "notes": table_notes(config),
     }
     upstreams = {"main": comparisons, "rules": ablation, "loss": finetunes}
     for name, upstream in upstreams.items():
@@ -232,21 +232,28 @@ def _add_tables(plan: Plan) -> None:
 
 
 def _add_figures(plan: Plan) -> None:
-    controls = _controls(plan.config)
+    others = controls(plan.config)
     for name in ("main", "loss"):
         settings = {
             "figure": name,
             "label": plan.config.label,
             "reference": plan.config.reference,
-            "adaptations": in_order(plan.config.adaptations, controls),
-            "controls": controls,
+            "adaptations": in_order(plan.config.adaptations, others),
+            "controls": others,
         }
         upstream = {"table": plan.nodes["table", (name,)]}
         code = Code(("figure",), FIGURE_LIBRARIES)
         plan.add(Node("figure", (name,), code, settings, upstream))
 
 
-def _controls(config: Config) -> list[str]:
+def table_notes(config: Config) -> dict[str, str]:
+    """Remarks on single adaptations, for the tables."""
+    own = {n: a["note"] for n, a in config.adaptations.items() if "note" in a}
+    return {config.reference: "reference: 50 by definition", **own}
+
+
+def controls(config: Config) -> list[str]:
+    """Adaptations that are no attempt to win, by name."""
     return sorted(n for n, a in config.adaptations.items() if a["kind"] == "shuffled")
 
 

@@ -2,7 +2,7 @@
 
 from implicit_tuning.nodes import NodePaths
 from implicit_tuning.paper import in_order
-from implicit_tuning.plan import Plan, is_built
+from implicit_tuning.plan import Plan, controls, is_built, table_notes
 from implicit_tuning.tables import main_table, read_comparison, readable
 
 
@@ -17,7 +17,12 @@ def preview_main(plan: Plan, paths: NodePaths) -> str:
             read_comparison("/".join(node.levels), paths.folder(node) / "data") for node in built
         ]
         config = plan.config
-        table = main_table(comparisons, in_order(config.adaptations), config.label, notes={})
+        table = main_table(
+            comparisons,
+            in_order(config.adaptations, controls(config)),
+            config.label,
+            notes=table_notes(config),
+        )
         lines += [readable(table).to_markdown(index=False, disable_numparse=True), ""]
     lines += [f"gap: {node.name}" for node in gaps]
     return "\n".join(lines)

@@ -48,8 +48,10 @@ class RuleSettings:
 class RuleAdapter(LogitsProcessor):
     """Adds the scores of the rules to a step's logits.
 
-    One adapter serves one call of `generate`: make a new one for the next. It keeps what it has
-    seen of each row, so that a step costs the same however long the text is.
+    It keeps what it has seen of each row, so that a step costs the same however long the text is,
+    and begins anew when it meets other prompts: one adapter serves any number of calls of
+    `generate`, one after the other. A call on the very text that the last one returned goes on
+    with its ramp. Beam search is refused as soon as it makes rows change places.
 
     Args:
         tokenizer: the model's.
@@ -71,7 +73,7 @@ class RuleAdapter(LogitsProcessor):
 
     Raises:
         ValueError: unknown rule or value, no EOS token, or no piece of `bias` is a token. When
-            called: a row without user tag, or rows that do not continue those of the last step.
+            called: a row without user tag, or rows that changed places (beam search).
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class RuleAdapter(LogitsProcessor):
         chat_format: ChatFormat = PAPER_FORMAT,
     ) -> None:
         _check_values(tokenizer, rules, eos_ramp_tokens, eos_after_ramp)
+        _check_signs(eos_strength=eos_strength, repetition_penalty=repetition_penalty)
         self.tokenizer = tokenizer
         self.eos: int = tokenizer.eos_token_id
         self.eos_ramp_tokens = eos_ramp_tokens if "eos" in rules else 0
@@ -98,6 +101,9 @@ class RuleAdapter(LogitsProcessor):
             self.resolved, self.unresolved = resolve_pieces(bias, tokenizer)
         self.bias = {token: float(bias[piece]) for piece, token in self.resolved.items()}
         self.text: torch.Tensor | None = None  # the rows as of the last step
+        self.ends_tag = {
+            i for piece, i in tokenizer.get_vocab().items() if self.user_tag[-1] in piece
+        }
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """
@@ -108,7 +114,7 @@ class RuleAdapter(LogitsProcessor):
         Returns:
             (rows, vocabulary), fp32: the adapted logits.
         """
-        if self.text is None:
+        if self._is_prompt(input_ids):
             self._begin(input_ids, scores)
         else:
             self._continue(input_ids)
@@ -120,12 +126,20 @@ class RuleAdapter(LogitsProcessor):
         adapted.select(1, self.eos).add_(self._eos_score())
         return adapted
 
+    def _is_prompt(self, input_ids: torch.LongTensor) -> bool:
+        if self.text is None or len(input_ids) != len(self.prompt):
+            return True
+        width = self.prompt.shape[1]
+        return input_ids.shape[1] <= width or not torch.equal(input_ids[:, :width], self.prompt)
+
     def _begin(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> None:
+        self.prompt = input_ids
         self.response_tokens = 0
         fresh = torch.zeros(scores.shape[1], device=scores.device)
         for token, value in self.bias.items():
             fresh[token] = value
         # A running matrix: the bias, less the penalty for each token that a row has seen.
+        self.fresh = fresh
         self.penalties = fresh.repeat(len(input_ids), 1)
         self.seen = fresh - self.repetition_penalty  # (vocabulary,)
         for row, ids in enumerate(input_ids.tolist()):
@@ -135,13 +149,25 @@ class RuleAdapter(LogitsProcessor):
     def _continue(self, input_ids: torch.LongTensor) -> None:
         if not torch.equal(input_ids[:, :-1], self.text):
             raise ValueError(
-                "the rows do not continue those of the last step: make a new RuleAdapter for each "
-                "call of generate, and do not use it with beam search"
+                "the rows do not continue those of the last step: the adapter does not work with "
+                "beam search, which moves rows about"
             )
         self.response_tokens += 1
         last = input_ids[:, -1:]
         # Written, not subtracted: a token counts once, however often it stands there.
         self.penalties.scatter_(1, last, self.seen.take(last))
+        for row, token in enumerate(last[:, 0].tolist()):
+            if token in self.ends_tag and self._tag_just_ended(input_ids[row]):
+                self.penalties[row] = self.fresh
+
+    def _tag_just_ended(self, ids: torch.LongTensor) -> bool:
+        """Whether the response itself has come to write a user tag, behind which all is new."""
+        tail = ids[-2 * len(self.user_tag) :].tolist()
+        with_last, without = (
+            self.tokenizer.decode(part, clean_up_tokenization_spaces=False).count(self.user_tag)
+            for part in (tail, tail[:-1])
+        )
+        return with_last > without
 
     def _eos_score(self) -> float:
         if self.response_tokens < self.eos_ramp_tokens:
@@ -213,7 +239,8 @@ def _token_id(
             if read in (piece, text, text.removeprefix(" ")):
                 return token
     # Sentencepiece's token for a character it knows only as a byte, such as the line break.
-    return vocabulary.get(f"<0x{ord(text):02X}>") if len(text) == 1 and text.isascii() else None
+    token = vocabulary.get(f"<0x{ord(text):02X}>") if len(text) == 1 and text.isascii() else None
+    return token if token is not None and tokenizer.decode([token]) == text else None
 
 
 def _check_values(
@@ -222,6 +249,8 @@ def _check_values(
     eos_ramp_tokens: int,
     eos_after_ramp: str,
 ) -> None:
+    if isinstance(rules, str):
+        raise TypeError(f"rules is the text {rules!r}: give a tuple of names, such as ({rules!r},)")
     if unknown := set(rules) - set(RULES):
         raise ValueError(f"unknown rules {sorted(unknown)}: choose from {', '.join(RULES)}")
     if eos_ramp_tokens < 1:
@@ -233,3 +262,11 @@ def _check_values(
             f"the tokenizer in {tokenizer.name_or_path or 'memory'} has no EOS token: set "
             "'eos_token' in its tokenizer_config.json"
         )
+
+
+def _check_signs(**strengths: float) -> None:
+    for name, value in strengths.items():
+        if value < 0:
+            raise ValueError(
+                f"{name} is {value}: it must not be negative (its sign is part of the rule)"
+            )

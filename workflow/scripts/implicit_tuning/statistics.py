@@ -15,6 +15,7 @@ from scipy.stats import binomtest, bootstrap
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
 SEED = 20240914
+FEW = 5
 
 Annotations = Sequence[Mapping]
 
@@ -56,13 +57,13 @@ class SeedMean:
 def summarise(annotations: Annotations) -> WinRate:
     """Returns the win rate over the judged pairs of one comparison.
 
-    The interval is scipy's percentile bootstrap over instructions; where all pairs were lost or
-    won, the exact binomial one. Raises ValueError when no pair was judged.
+    The interval is scipy's percentile bootstrap over instructions; where nearly all pairs end
+    alike, it is as wide as the exact binomial one. Raises ValueError when no pair was judged.
     """
     scores = np.array([score for score in _scores(annotations).values() if score is not None])
     if scores.size == 0:
         raise ValueError("no pair of this comparison was judged: there is no win rate to give")
-    low, high = _unanimous_interval(scores, scores.size) or _instruction_interval(scores)
+    low, high = _widened(_instruction_interval(scores), scores, scores.size)
     several = scores.size > 1
     return WinRate(
         win_rate=float(scores.mean()),
@@ -90,8 +91,8 @@ def combine(seeds: Sequence[Annotations]) -> SeedMean:
     matrix = _score_matrix(seeds)
     mean = _seed_mean(matrix)
     # Seeds answer the same instructions, so they do not multiply the evidence.
-    unanimous = _unanimous_interval(matrix, matrix.shape[1])
-    return replace(mean, low=unanimous[0], high=unanimous[1]) if unanimous else mean
+    low, high = _widened((mean.low, mean.high), matrix, matrix.shape[1])
+    return replace(mean, low=low, high=high)
 
 
 def difference(seeds: Sequence[Annotations], baseline: Sequence[Annotations]) -> SeedMean:
@@ -174,18 +175,23 @@ def _instruction_interval(scores: np.ndarray) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _unanimous_interval(scores: np.ndarray, n: int) -> tuple[float, float] | None:
-    """Interval where all pairs were lost or all won, which leaves a bootstrap nothing to resample.
+def _widened(interval: tuple[float, float], scores: np.ndarray, n: int) -> tuple[float, float]:
+    """The interval, as wide as Clopper and Pearson's exact one where nearly all pairs end alike.
 
-    Clopper and Pearson's exact binomial interval over `n` instructions, so that no win in 200 pairs
-    reads [0, 1.8] and not as certainty. None for any other scores (a run against itself draws
-    everything: its interval is the point).
+    With fewer than FEW pairs that end otherwise, a bootstrap has too little to resample: no win in
+    200 pairs would read as certainty. The exact interval is that of the wins, draws counted half,
+    in `n` instructions. Nothing but draws (a run against itself) keeps its point.
     """
-    levels = set(scores[~np.isnan(scores)])
-    if levels not in ({0.0}, {100.0}):
-        return None
-    exact = binomtest(n if levels == {100.0} else 0, n).proportion_ci(CONFIDENCE, method="exact")
-    return float(100 * exact.low), float(100 * exact.high)
+    judged = scores[~np.isnan(scores)]
+    levels, counts = np.unique(judged, return_counts=True)
+    if judged.size - counts.max() >= FEW or list(levels) == [50.0]:
+        return interval
+    wins = judged.mean() / 100 * n
+    exact = [
+        binomtest(int(count), n).proportion_ci(CONFIDENCE, method="exact")
+        for count in (np.floor(wins), np.ceil(wins))
+    ]
+    return min(interval[0], 100 * exact[0].low), max(interval[1], 100 * exact[1].high)
 
 
 def _seed_interval(matrix: np.ndarray) -> tuple[float, float]:

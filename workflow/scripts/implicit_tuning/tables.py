@@ -144,6 +144,11 @@ def rules_table(comparisons: Iterable[ComparisonResult], label: str) -> pd.DataF
     return pd.DataFrame(rows, columns=RULES_COLUMNS)
 
 
+def without_paper(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with its paper columns empty, for runs against another reference than the paper's."""
+    return frame.assign(**dict.fromkeys(PAPER_COLUMNS, float("nan")))
+
+
 def write_table(frame: pd.DataFrame, folder: Path, stem: str, caption: str) -> None:
     """Writes `<stem>.csv` (two decimals, empty where there is no value) and `<stem>.md`.
 
@@ -244,7 +249,10 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
                 _with_interval(row, column) for row in frame.to_dict(orient="records")
             ]
         elif column in PAPER_COLUMNS:
-            readable[f"{column} (%)"] = [_paper(column, name) for name in frame["adaptation"]]
+            readable[f"{column} (%)"] = [
+                "-" if pd.isna(mean) else _paper(column, name)
+                for name, mean in zip(frame["adaptation"], frame[column], strict=True)
+            ]
         elif not column.startswith(("win_rate_", "difference_")):
             readable[column] = [_text(value) for value in frame[column]]
     return pd.DataFrame(readable)
@@ -258,8 +266,8 @@ def _with_interval(row: Mapping, name: str) -> str:
 
 
 def _paper(column: str, adaptation: str) -> str:
-    rate = PAPER_COLUMNS[column].get(adaptation)
-    return "-" if rate is None else f"{rate.mean} ± {rate.std}"
+    rate = PAPER_COLUMNS[column][adaptation]
+    return f"{rate.mean} ± {rate.std}"
 
 
 def _text(value: object) -> str:

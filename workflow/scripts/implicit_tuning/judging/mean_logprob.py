@@ -6,6 +6,7 @@ the path from outputs to tables works on any data. It does *not* measure quality
 often dull or repetitive text.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -15,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from implicit_tuning.chat import ChatFormat, tokenize_prompt
+from implicit_tuning.chat import ChatFormat, tokenize_conversation, tokenize_prompt
 from implicit_tuning.judging.judge import Pair, Verdict, judge_identity
 
 IGNORED = -100
@@ -26,7 +27,7 @@ class MeanLogprobJudge:
     """Compares mean log-probabilities (nats a token, float32) under the causal model in `base`.
 
     `base_digest` is the content digest of that folder, for the judge's identity. The prompt is the
-    chat prompt of `chat_format`; the output's own tokens count, without EOS. Means are compared
+    chat prompt of `chat_format`; the output's own tokens count, without EOS and outer white space. Means are compared
     after rounding to four decimals, equal ones are a draw. An output without tokens loses to any
     other, since the mean over no tokens would mean nothing. An output that does not fit
     into the model's context after its prompt is cut there and counted in the verdict's `n_cut`.
@@ -79,9 +80,21 @@ class MeanLogprobJudge:
                 f"the prompt of instruction {instruction[:80]!r} has {len(prompt)} tokens and the "
                 f"judging base {self._base} a context of {context}: judge with another base"
             )
-        response = self._tokenizer.encode(output, add_special_tokens=False)
+        response = self._response_ids(instruction, output, len(prompt)) if output.strip() else []
         room = context - len(prompt)
         return prompt, response[:room], len(response) > room
+
+    def _response_ids(self, instruction: str, output: str, prompt_length: int) -> list[int]:
+        """The output's tokens as they stand in the chat text, without EOS.
+
+        Tokenized alone, the first piece would be another one (sentencepiece puts a space there).
+        """
+        turns = [
+            {"role": "user", "content": instruction},
+            {"role": "assistant", "content": output},
+        ]
+        whole = tokenize_conversation(turns, self._tokenizer, self._chat_format, sys.maxsize)
+        return list(whole.input_ids[prompt_length:-1])
 
 
 @torch.inference_mode()
