@@ -50,7 +50,7 @@ verify: $(STAMP)  ## hash every artifact of the experiment again
 repair: $(STAMP)  ## rebuild exactly the artifacts that are missing or damaged
 	$(TOOL) repair $(TOOL_WITH)
 
-explain: $(STAMP)  ## why a node is stale or not: make make explain NODE=table/main
+explain: $(STAMP)  ## why a node is stale or not: make explain NODE=table/main
 	$(TOOL) explain $(TOOL_WITH) $(NODE)
 
 prune: $(STAMP)  ## list what no given config needs; FORCE=1 deletes it

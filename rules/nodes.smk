@@ -1,4 +1,5 @@
 # Needs: the config. Makes: the functions by which every rule finds its node's inputs and spec.
+import functools
 import re
 
 from implicit_tuning.artifact import job_spec
@@ -6,7 +7,7 @@ from implicit_tuning.config import ConfigError, load_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.nodes import LEVELS, Node, NodePaths, Unpublished, folder_pattern, short_hash
 from implicit_tuning.plan import build_plan, is_built
-from implicit_tuning.publication import false_copies, plan_publication
+from implicit_tuning.publication import plan_publication
 from snakemake.exceptions import WorkflowError
 
 RESULTS = Path("results")
@@ -43,6 +44,7 @@ def file_of(stage, name):
     return f"{folder_pattern(RESULTS, stage)}/{name}"
 
 
+@functools.cache
 def refuse_other_triggers():
     """Keys carry every change, so another trigger would rerun what is up to date."""
     triggers = {str(trigger) for trigger in workflow.rerun_triggers}
@@ -62,8 +64,8 @@ def published(question, *nodes):
         dataset, variant = missing.node.levels
         key = PATHS.key(missing.node)
         checkpoints.format.get(dataset=dataset, variant=variant, key=key)
-        # Only reached when Snakemake knows of a manifest that is not on the disk.
-        raise WorkflowError(f"{missing}; it was deleted during the run: start it again")
+        # Only reached when a manifest stands that cannot be read, or is gone again.
+        raise WorkflowError(f"{PATHS.manifest(missing.node)} is damaged: run 'make repair'")
 
 
 def node_of(stage, wildcards):
@@ -152,11 +154,7 @@ def finetunes_of(way):
 
 def published_stamp(wildcards):
     """Input function: the stamp that says that the stable copies are those of this config."""
-    publication = published(lambda: plan_publication(PLAN, PATHS))
-    if publication.stamp.is_file() and false_copies(publication):
-        # Somebody removed or edited a copy: the stamp no longer tells the truth.
-        publication.stamp.unlink()
-    return str(publication.stamp)
+    return str(published(lambda: plan_publication(PLAN, PATHS)).wanted_stamp())
 
 
 def published_nodes(wildcards):

@@ -31,6 +31,8 @@ rule publish:
         f"{RESULTS}/{EXPERIMENT.experiment}/.published.{{key}}",
     log:
         f"{RESULTS}/{EXPERIMENT.experiment}/.log/publish.{{key}}.log",
+    benchmark:
+        f"{RESULTS}/{EXPERIMENT.experiment}/.log/publish.{{key}}.tsv"
     conda:
         ENVIRONMENT
     params:

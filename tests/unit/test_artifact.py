@@ -50,7 +50,7 @@ def test_manifest_describes_what_was_built(make_spec):
     assert manifest["settings"] == {"rate": 0.1}
     assert manifest["facts"] == {"count": 3}
     assert list(manifest["code"]["modules"]) == ["shuffle"]
-    assert sorted(p.name for p in folder.iterdir()) == ["data", "manifest.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [".lock", "data", "manifest.json"]
 
 
 def test_equal_content_has_an_equal_digest_whatever_the_key(make_spec):
@@ -155,14 +155,3 @@ def test_a_source_that_changed_after_planning_is_refused(make_spec, tmp_path):
 def test_code_that_changed_after_planning_is_refused(make_spec):
     with pytest.raises(SystemExit, match="changed after the run was planned"):
         build(make_spec(fingerprint="another"))
-
-
-def test_partial_work_goes_only_with_success(make_spec):
-    spec = make_spec()
-    with pytest.raises(SystemExit), building(spec) as job:
-        job.partial.mkdir(parents=True)
-        (job.partial / "state").write_text("half")
-        raise ValueError("interrupted")
-    assert (job.partial / "state").is_file()
-    build(spec)
-    assert not job.partial.exists()

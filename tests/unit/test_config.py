@@ -40,10 +40,59 @@ def changed(raw, dotted, value):
     return copied
 
 
-def test_every_shipped_config_is_valid(root):
+def test_the_default_config_is_valid(root):
     config = read_config([root / "config/config.yaml"], root)
     assert config.experiment == "organism"
     assert config.bases["organism-llama"]["path"] == root / "resources/organism/llama"
+
+
+def test_the_smallest_config_is_valid(root, repository):
+    assert read_config([repository / "tests/fixtures/smallest.yaml"], root).seeds == (1,)
+
+
+def test_the_config_for_real_rows_is_valid_where_its_files_are(root):
+    raw = yaml.safe_load((root / "config/real.yaml").read_text())
+    for entry in raw["datasets"].values():
+        file = root / "data" / entry["path"]
+        file.parent.mkdir(parents=True)
+        file.write_text("")
+    shutil.copytree(root / "resources/organism/llama", root / "data/tinystories260k")
+    overrides = [f"data_root={root / 'data'}"]
+    config = read_config([root / "config/real.yaml"], root, overrides)
+    assert (config.reference, config.judge) == ("gsm8k", "mean-logprob")
+
+
+def test_a_hub_entry_can_be_pinned_by_its_two_digests_alone(root, raw):
+    pins = {"revision": "a" * 40, "sha256": "b" * 64}
+    pinned = changed(raw, "datasets", {"lima": {"hub": pins}})
+    pinned["adaptations"]["instruction"]["data"] = "lima"
+    hub = load_config(pinned, root).datasets["lima"]["hub"]
+    assert hub == {"repo": "GAIR/lima", "file": "train.jsonl", **pins}
+
+
+def test_overrides_are_merged_as_snakemake_does(root):
+    files = [root / "config/config.yaml"]
+    config = read_config(files, root, ["training={epochs: 3}", "seeds=[7]"])
+    assert (config.training["epochs"], config.training["batch_examples"]) == (3, 16)
+    assert config.seeds == (7,)
+    with pytest.raises(ConfigError, match="is not YAML"):
+        read_config(files, root, ["seeds=[1"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must hold keys and values, not NoneType"),
+        (b"- 1", "must hold keys and values, not list"),
+        (b"a: [", "is not YAML"),
+        (b"a: 2020-13-45", "is not YAML"),
+        ("a: \xe9".encode("latin-1"), "is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named(root, content, message):
+    (root / "broken.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"broken.yaml {message}"):
+        read_config([root / "broken.yaml"], root)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +104,24 @@ def test_every_shipped_config_is_valid(root):
         ("training/learning_rate", None, "'learning_rate' is a required property"),
         ("training/epochs", 1.5, "training.epochs: 1.5 is not of type 'integer'"),
         ("training/schedule", "linaer", "training.schedule: 'linaer' is not possible; did you"),
-        ("seeds", [1, 1], "seeds: .* non-unique"),
+        ("seeds", [1, 1], "seeds: .* non-unique elements: remove what stands twice"),
+        ("seeds", 1, r"seeds: 1 is not of type 'array': write a value of that type"),
+        ("seeds", [2**40], "seeds.0: .* give at most 4294967295"),
+        ("seeds", [float("inf")], "seeds.0: inf is not a finite number"),
+        ("training/learning_rate", float("nan"), "training.learning_rate: nan is not a finite"),
+        ("training", None, "'training' is a required property"),
+        ("adaptations/chess", "finetune", "adaptations.chess: 'finetune' is not of type 'object'"),
+        ("datasets", [1], "datasets: .* is not of type 'object'"),
+        ("experiment", "nodes", "experiment: .* the name is taken"),
+        ("experiment", "name\n", "experiment: .* use letters, digits"),
+        ("chat/user", "<|assistant|>", "chat: chat tags"),
+        ("rules/bias", {1: 2.0}, "rules.bias.1: the key 1 is not a text"),
+        ("judges/oracle/base", "organism-llama", "kind 'oracle' has no such key"),
+        ("datasets", {"organism-lima": {"organism": "limma"}}, "did you mean 'lima'"),
+        ("datasets", {"organism-lima": {"formatter": "alpaca_eval"}}, "has no to_messages"),
+        ("datasets", {"organism-lima": {"path": "config"}}, "'.*config' is a folder"),
+        ("datasets", {"organism-lima": {"path": "config/schema.yaml"}}, "unknown suffix"),
+        ("bases/organism-llama/recipe", "organism-lama", "did you mean 'organism-llama'"),
         ("reference", "instructions", "reference: 'instructions' is no adaptation; did you mean"),
         ("reference", "rules", "reference: 'rules' must be an adaptation of kind 'finetune'"),
         ("judge", "orakle", "judge: 'orakle' is no judge; did you mean 'oracle'"),

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+
 from shuffle import other_outputs, shuffle_outputs
 
 

@@ -146,12 +146,35 @@ def test_a_truncated_file_is_named_and_repaired(checkout):
     assert checkout.tool("verify").returncode == 0
 
 
+def test_a_truncated_manifest_of_a_cut_off_is_named_and_repaired(checkout):
+    [link] = (checkout.results / "smallest/current/format/organism-chess").iterdir()
+    manifest = link.resolve() / "manifest.json"
+    manifest.write_text(manifest.read_text()[:20])
+    run = checkout.run()
+    assert run.status == 1
+    assert "manifest.json is damaged: run 'make repair'" in run.output
+    repaired = checkout.tool("repair")
+    assert repaired.returncode == 0, repaired.stdout + repaired.stderr
+    assert not checkout.run().jobs
+
+
+def test_a_lost_table_is_built_and_published_again(checkout):
+    [link] = (checkout.results / "smallest/current/table").glob("main")
+    shutil.rmtree(link.resolve())
+    run = checkout.run()
+    assert run.status == 0, run.output
+    assert run.jobs == {"table": 1, "publish": 1}
+    assert not checkout.run().jobs
+
+
 def test_a_stable_copy_that_was_removed_comes_back(checkout):
     table = checkout.results / "smallest/tables/main.md"
     whole = table.read_bytes()
     table.unlink()
+    assert checkout.run("--dry-run").jobs == {"publish": 1}
     assert checkout.run().jobs == {"publish": 1}
     assert table.read_bytes() == whole
+    assert not checkout.run().jobs
 
 
 def test_other_rerun_triggers_are_refused(checkout):

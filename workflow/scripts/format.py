@@ -35,5 +35,6 @@ def format_dataset(
 
 if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
-        report = format_dataset(job.read("source"), job.data, **job.settings)
+        options = {key: value for key, value in job.settings.items() if key != "suffix"}
+        report = format_dataset(job.read("source"), job.data, **options)
         job.facts.update(asdict(report))

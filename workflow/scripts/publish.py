@@ -1,10 +1,25 @@
 """Give the tables and figures of an experiment their stable names."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from implicit_tuning.artifact import BrokenArtifact
 from implicit_tuning.publication import Publication, publish
 
+
+def publish_experiment(stamp: Path, nodes: Mapping[str, str]) -> None:
+    """Copy and link what the nodes hold.
+
+    Args:
+        stamp: file that will say so; its folder is the experiment's.
+        nodes: folder of every node by its name.
+    """
+    folders = {name: Path(folder) for name, folder in nodes.items()}
+    try:
+        publish(Publication(stamp.parent, folders), stamp)
+    except BrokenArtifact as error:
+        raise SystemExit(f"publish: {error}") from None
+
+
 if __name__ == "__main__":
-    stamp = Path(snakemake.output[0])  # noqa: F821
-    nodes = {name: Path(folder) for name, folder in snakemake.params.nodes.items()}  # noqa: F821
-    publish(Publication(stamp.parent, nodes))
+    publish_experiment(Path(snakemake.output[0]), snakemake.params.nodes)  # noqa: F821

@@ -1,6 +1,7 @@
 """Commands beside the workflow: plan, check, verify, repair, explain, prune, unlock, preview."""
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -101,12 +102,16 @@ def repair(arguments: argparse.Namespace) -> int:
     """rebuild exactly the artifacts that are missing or damaged"""
     from implicit_tuning import upkeep
 
+    if _refuse_while_running("repair"):
+        return 1
     made, paths = _plan(arguments)
     findings = upkeep.verify(made, paths)
+    for finding in findings:
+        print(finding.text)
     targets = upkeep.withdraw(findings, paths)
     if not targets:
         print(f"{len(made.nodes)} artifacts, nothing to rebuild")
-        return 0
+        return 1 if findings else 0
     command = [sys.executable, "-m", "snakemake", "--cores", "all"]
     command += ["--configfile", *(arguments.configfile or DEFAULT_CONFIG)]
     command += ["--config", *arguments.config] if arguments.config else []
@@ -136,7 +141,7 @@ def prune(arguments: argparse.Namespace) -> int:
         total += size
         print(f"{size / 1e6:10.1f} MB  {path}")
         if arguments.force:
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     print(f"{total / 1e6:10.1f} MB  {'deleted' if arguments.force else 'in all; nothing deleted'}")
     return 0
 
@@ -154,7 +159,8 @@ def _refuse_while_running(what: str) -> bool:
 
     alive = upkeep.running_workflows(Path.cwd())
     for process in alive:
-        print(f"will not {what}: process {process.pid} is running here: {process.info['cmdline']}")
+        command = shlex.join(process.info["cmdline"])
+        print(f"will not {what}: process {process.pid} runs here: {command}", file=sys.stderr)
     return bool(alive)
 
 

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock
+
 from implicit_tuning.digests import (
     combined_sha256,
     file_sha256,
@@ -101,7 +103,7 @@ class Job:
         runtime: values that decide no byte of the result (intervals of saving and the like).
         upstream: what the job may read, by name; see `read`.
         data: where the job writes its files.
-        partial: folder for resumable work, kept when the job fails, named after the plan key.
+        partial: folder for resumable work, named after the plan key; the job removes it when done.
         cache: file for answers worth keeping longer than the node, named after the plan key.
         facts: counts and the like that belong into the manifest.
     """
@@ -219,7 +221,6 @@ def _built_folder(node: Mapping) -> Iterator[Job]:
         _put_in_place(unfinished, folder, manifest)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.rmtree(job.partial, ignore_errors=True)
 
 
 def _unchanged_code(node: Mapping) -> Code:
@@ -286,9 +287,16 @@ def _manifest(node: Mapping, code: Code, origins: Mapping, job: Job) -> dict:
 
 def _put_in_place(unfinished: Path, folder: Path, manifest: Mapping) -> None:
     """Rename the data, then write the manifest; whoever was first with a whole artifact wins."""
-    if (folder / "manifest.json").is_file():
-        print(f"{folder} was built by another process meanwhile; kept as it is", file=sys.stderr)
-        return
+    with FileLock(folder / ".lock"):
+        if (folder / "manifest.json").is_file():
+            print(f"{folder} was built by another process; kept as it is", file=sys.stderr)
+        else:
+            _replace_data(unfinished, folder)
+            text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+            write_atomically(folder / "manifest.json", text)
+
+
+def _replace_data(unfinished: Path, folder: Path) -> None:
     data = folder / "data"
     if data.exists():
         # Left by a process that died between the rename and the manifest.
@@ -296,5 +304,3 @@ def _put_in_place(unfinished: Path, folder: Path, manifest: Mapping) -> None:
         data.rename(leftover)
         shutil.rmtree(leftover)
     unfinished.rename(data)
-    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    write_atomically(folder / "manifest.json", text)

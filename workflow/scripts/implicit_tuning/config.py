@@ -11,7 +11,11 @@ from pathlib import Path
 import jsonschema
 import yaml
 
+from implicit_tuning.chat import ChatFormat
 from implicit_tuning.nodes import PACKAGE, module_path
+from implicit_tuning.organism.bases import RECIPES
+from implicit_tuning.organism.rows import SOURCES as ORGANISM_SOURCES
+from implicit_tuning.reading import SUFFIXES
 
 SOURCES = ("hub", "path", "organism")
 # The keys that each kind of adaptation needs and may have, beside `kind` and `note`.
@@ -24,9 +28,26 @@ ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "rules": (frozenset({"rules"}), frozenset({"generation"})),
     "shuffled": (frozenset({"of"}), frozenset()),
 }
+# What to do about a value that the schema refuses, by the schema's keyword.
+TYPES = "array is a list such as [1, 2], object is keys with values"
+FIXES = {
+    "type": f": write a value of that type ({TYPES})",
+    "minItems": ": give at least {}",
+    "minProperties": ": give at least {}",
+    "uniqueItems": ": remove what stands twice",
+    "pattern": ": use letters, digits, '.', '_' and '-' for names; hexadecimal digits for digests",
+    "minLength": ": give a text",
+    "minimum": ": give at least {}",
+    "maximum": ": give at most {}",
+    "exclusiveMinimum": ": give more than {}",
+    "not": ": the name is taken; choose another",
+}
+JUDGE_KEYS = {"oracle": frozenset(), "mean_logprob": frozenset({"base", "batch_size"})}
+# The function that makes a module of implicit_tuning/datasets a formatter of this kind.
+BUILDERS = {"training": "to_messages", "evaluation": "to_item"}
 BASE_FILES = {
     "config.json": ("config.json",),
-    "a tokenizer": ("tokenizer.json", "tokenizer.model"),
+    "a tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json"),
     "safetensors weights": ("model.safetensors", "model.safetensors.index.json"),
 }
 
@@ -85,7 +106,7 @@ def read_config(files: list[Path], root: Path, overrides: Sequence[str] = ()) ->
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError([f"--config {override}: write it as KEY=VALUE"])
-        merged[key] = yaml.safe_load(value)
+        merged = merge(merged, {key: _parse_yaml(value, f"--config {override}")})
     return load_config(merged, root)
 
 
@@ -100,6 +121,9 @@ def load_config(raw: Mapping, root: Path) -> Config:
         ConfigError: lists every problem.
     """
     schema = _read_yaml(root / "config" / "schema.yaml")
+    problems = list(_value_problems(raw))
+    if problems:
+        raise ConfigError(problems)
     values = _coerce(dict(raw), schema, schema)
     registry = _read_yaml(root / "config" / "datasets.yaml")["datasets"]
     datasets = _entries(registry, values.get("datasets", {}))
@@ -129,20 +153,31 @@ def merge(below: Mapping, above: Mapping) -> dict:
 
 def _entries(registry: Mapping, own: Mapping) -> dict:
     """Registry entries under the config's own ones; a source given there replaces the other."""
+    if not isinstance(own, Mapping):
+        return own
     entries = dict(registry)
     for name, entry in own.items():
         below = registry.get(name, {})
-        if isinstance(entry, Mapping) and set(SOURCES) & set(entry):
-            below = {key: value for key, value in below.items() if key not in SOURCES}
+        given = set(SOURCES) & set(entry) if isinstance(entry, Mapping) else set()
+        if given:
+            below = {k: v for k, v in below.items() if k not in SOURCES or k in given}
         entries[name] = merge(below, entry) if isinstance(entry, Mapping) else entry
     return entries
 
 
+def _parse_yaml(text: str, where: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError([f"{where} is not YAML: {error}"]) from None
+
+
 def _read_yaml(file: Path) -> dict:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{file} is not YAML: {error}"]) from None
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{file} is not UTF-8 text ({error}): save it as UTF-8"]) from None
+    content = _parse_yaml(text, str(file))
     if not isinstance(content, dict):
         raise ConfigError([f"{file} must hold keys and values, not {type(content).__name__}"])
     return content
@@ -175,11 +210,26 @@ def _coerce(value: object, schema: Mapping, whole: Mapping) -> object:
         if kind in types and isinstance(value, str | int | float) and not isinstance(value, bool):
             try:
                 converted = convert(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 continue
             # An integer key given 1.5 keeps it, and the schema refuses it.
             return converted if isinstance(value, str) or converted == value else value
     return value
+
+
+def _value_problems(value: object, key: str = "") -> Iterator[str]:
+    """Keys that are no names and numbers that are none, which no schema can refuse."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            where = f"{key}.{name}" if key else str(name)
+            if not isinstance(name, str):
+                yield f"{where}: the key {name!r} is not a text: put it in quotes"
+            yield from _value_problems(item, where)
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _value_problems(item, f"{key}.{place}")
+    elif str(value).lower().lstrip("+-.") in ("nan", "inf", "infinity"):
+        yield f"{key}: {value!r} is not a finite number: give one"
 
 
 def _schema_problems(values: Mapping, schema: Mapping) -> Iterator[str]:
@@ -188,7 +238,7 @@ def _schema_problems(values: Mapping, schema: Mapping) -> Iterator[str]:
         key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
         if error.validator == "additionalProperties":
             known = error.schema["properties"]
-            for unknown in sorted(set(error.instance) - set(known)):
+            for unknown in sorted(set(error.instance) - set(known), key=str):
                 name = f"{key}.{unknown}" if error.absolute_path else unknown
                 value = error.instance[unknown]
                 yield f"{name}: {value!r}: unknown key; {suggest(unknown, known)}"
@@ -196,9 +246,12 @@ def _schema_problems(values: Mapping, schema: Mapping) -> Iterator[str]:
             choices = [str(choice) for choice in error.validator_value]
             yield f"{key}: {error.instance!r} is not possible; {suggest(error.instance, choices)}"
         elif error.validator == "required":
-            yield f"{key}: {error.message}: add it (config/config.yaml explains each key)"
+            registry = error.absolute_path and error.absolute_path[0] == "datasets"
+            file = "datasets.yaml" if registry else "config.yaml"
+            yield f"{key}: {error.message}: add it (config/{file} explains each key)"
         else:
-            yield f"{key}: {error.message}"
+            fix = FIXES.get(error.validator, "").format(error.validator_value)
+            yield f"{key}: {error.message}{fix}"
 
 
 def suggest(wrong: object, known: Mapping | list | tuple) -> str:
@@ -211,6 +264,10 @@ def suggest(wrong: object, known: Mapping | list | tuple) -> str:
 
 
 def _reference_problems(config: Config) -> Iterator[str]:
+    try:
+        ChatFormat(**config.chat)
+    except ValueError as error:
+        yield f"chat: {error}"
     for name, adaptation in config.adaptations.items():
         yield from _adaptation_problems(config, name, adaptation)
     yield from _finetune_problem(config, "reference", config.reference)
@@ -255,21 +312,45 @@ def _dataset_problems(config: Config, key: str, name: str, kind: str) -> Iterato
     entry, where = config.datasets[name], f"datasets.{name}"
     if entry["kind"] != kind:
         yield f"{key}: '{name}' is a data set of kind '{entry['kind']}', not '{kind}'"
-    if module_path(f"{PACKAGE}.datasets.{entry['formatter']}") is None:
-        yield (
-            f"{where}.formatter: '{entry['formatter']}': there is no "
-            f"workflow/scripts/{PACKAGE}/datasets/{entry['formatter']}.py"
-        )
+    yield from _formatter_problems(where, entry)
     given = [source for source in SOURCES if source in entry]
     if len(given) != 1:
         yield f"{where}: give exactly one of {', '.join(SOURCES)}, not {given or 'none'}"
-    elif "path" in entry and not entry["path"].is_file():
+    elif "path" in entry:
+        yield from _path_problems(where, entry["path"])
+    elif "organism" in entry and entry["organism"] not in ORGANISM_SOURCES:
         yield (
-            f"{where}.path: '{entry['path']}' does not exist; correct the path, or data_root "
-            "('make real' takes it from DATA=...)"
+            f"{where}.organism: '{entry['organism']}' is no source of the organism; "
+            f"{suggest(entry['organism'], ORGANISM_SOURCES)}"
         )
     elif "hub" in entry:
         yield from _hub_problems(where, entry["hub"])
+
+
+def _formatter_problems(where: str, entry: Mapping) -> Iterator[str]:
+    builder = BUILDERS[entry["kind"]]
+    formatter = entry["formatter"]
+    file = module_path(f"{PACKAGE}.datasets.{formatter}") if formatter.isidentifier() else None
+    if file is None:
+        folder = f"workflow/scripts/{PACKAGE}/datasets"
+        yield f"{where}.formatter: '{formatter}': there is no {folder}/{formatter}.py"
+    elif f"def {builder}(" not in file.read_text(encoding="utf-8"):
+        yield (
+            f"{where}.formatter: '{formatter}' has no {builder}, so it is not for "
+            f"{entry['kind']}; correct formatter or kind"
+        )
+
+
+def _path_problems(where: str, path: Path) -> Iterator[str]:
+    if path.is_dir():
+        yield f"{where}.path: '{path}' is a folder; give the file in it"
+    elif not path.is_file():
+        yield (
+            f"{where}.path: '{path}' does not exist; correct the path, or data_root "
+            "('make real' takes it from DATA=...)"
+        )
+    elif path.suffix.lower() not in SUFFIXES:
+        yield f"{where}.path: '{path}': unknown suffix; known are {', '.join(SUFFIXES)}"
 
 
 def _hub_problems(where: str, hub: Mapping) -> Iterator[str]:
@@ -292,16 +373,25 @@ def _judge_problems(config: Config) -> Iterator[str]:
             f"{where}.kind: 'oracle' knows the truth of the organism's instructions only, and "
             f"evaluation is '{config.evaluation}'; choose another judge"
         )
-    if judge["kind"] == "mean_logprob" and judge.get("base") not in config.bases:
-        yield f"{where}.base: {judge.get('base')!r} is no base; {suggest('', config.bases)}"
+    needed = JUDGE_KEYS[judge["kind"]]
+    for key in sorted(needed - set(judge)):
+        yield f"{where}.{key}: missing: a judge of kind '{judge['kind']}' needs it"
+    for key in sorted(set(judge) - needed - {"kind", "max_failed"}):
+        yield f"{where}.{key}: {judge[key]!r}: a judge of kind '{judge['kind']}' has no such key"
+    if "base" in needed & set(judge) and judge["base"] not in config.bases:
+        yield f"{where}.base: '{judge['base']}' is no base; {suggest(judge['base'], config.bases)}"
 
 
 def _base_problems(config: Config, name: str, base: Mapping) -> Iterator[str]:
+    if "recipe" in base and base["recipe"] not in RECIPES:
+        known = suggest(base["recipe"], list(RECIPES))
+        yield f"bases.{name}.recipe: '{base['recipe']}' is no recipe; {known}"
     if config.pretrain_base == "rebuild" and "recipe" in base:
         return
     path, where = base["path"], f"bases.{name}.path"
     if not path.is_dir():
-        yield f"{where}: '{path}' does not exist; correct the path, or data_root"
+        what = "is a file, not a model folder" if path.is_file() else "does not exist"
+        yield f"{where}: '{path}' {what}; correct the path, or data_root"
         return
     for what, choices in BASE_FILES.items():
         if not any((path / choice).is_file() for choice in choices):

@@ -28,7 +28,10 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a text file in one step, so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{unique_suffix()}")
-    unfinished.write_text(text, encoding="utf-8")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     unfinished.replace(path)
 
 
@@ -46,7 +49,7 @@ class DigestMemory:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self._known = _read_memory(file)
         self._changed = False
 
     def of_file(self, path: Path) -> str:
@@ -73,6 +76,14 @@ class DigestMemory:
         if self._changed:
             write_atomically(self.file, json.dumps(self._known, indent=1, sort_keys=True))
             self._changed = False
+
+
+def _read_memory(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        # Only a memory: what it held is hashed again.
+        return {}
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from implicit_tuning.artifact import read_manifest
-from implicit_tuning.nodes import Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes import CUT_OFF, Node, NodePaths, Unpublished
 from implicit_tuning.plan import Plan
 
 
@@ -55,20 +55,24 @@ def _differences(node: Node, paths: NodePaths, manifest: Mapping) -> Iterator[st
     yield from _changes("  code: module", code["modules"], node.code.modules, show=False)
     yield from _changes("  code: version of", code["versions"], node.code.versions)
     yield from _changes("  config:", _flat(manifest["settings"]), _flat(node.settings))
-    before = {name: above.get("key", above["digest"]) for name, above in origins(manifest).items()}
+    before = {
+        name: above.get("key", above["digest"]) if name not in _cut_off(node) else above["digest"]
+        for name, above in manifest["upstream"].items()
+    }
     yield from _changes("  upstream:", before, _identities(node, paths))
 
 
-def origins(manifest: Mapping) -> dict[str, Mapping]:
-    """What a manifest says of the node's upstream."""
-    return dict(manifest["upstream"])
+def _cut_off(node: Node) -> set[str]:
+    """Names of the upstream nodes whose content, not whose key, is in this node's key."""
+    return {
+        name
+        for name, above in node.upstream.items()
+        if isinstance(above, Node) and above.stage in CUT_OFF
+    }
 
 
 def _identities(node: Node, paths: NodePaths) -> dict[str, str]:
-    return {
-        name: above.digest if isinstance(above, Source) else paths.key(above)
-        for name, above in node.upstream.items()
-    }
+    return {name: paths.identity(above) for name, above in node.upstream.items()}
 
 
 def _changes(what: str, before: Mapping, now: Mapping, show: bool = True) -> Iterator[str]:

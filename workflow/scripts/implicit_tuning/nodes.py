@@ -225,6 +225,7 @@ class Node:
             {
                 "artifact_format": ARTIFACT_FORMAT,
                 "stage": self.stage,
+                "levels": self.levels,
                 "code": self.code.fingerprint,
                 "settings": self.settings,
                 "upstream": upstream,
@@ -251,6 +252,7 @@ class NodePaths:
     def __init__(self, results: Path) -> None:
         self.results = results
         self._keys: dict[Node, str] = {}
+        self._contents: dict[Node, str] = {}
 
     def key(self, node: Node) -> str:
         """Key of a node in its path.
@@ -260,19 +262,25 @@ class NodePaths:
         """
         if node not in self._keys:
             self._keys[node] = node.key_over(
-                {name: self._identity(above) for name, above in node.upstream.items()}
+                {name: self.identity(above) for name, above in node.upstream.items()}
             )
         return self._keys[node]
 
-    def _identity(self, above: Node | Source) -> str:
+    def identity(self, above: Node | Source) -> str:
+        """What stands for an upstream node or source in the keys below it."""
         if isinstance(above, Source):
             return above.digest
         if above.stage not in CUT_OFF:
             return self.key(above)
-        manifest = self.manifest(above)
-        if not manifest.is_file():
-            raise Unpublished(above)
-        return json.loads(manifest.read_text(encoding="utf-8"))["digest"]
+        if above not in self._contents:
+            self._contents[above] = self._published_digest(above)
+        return self._contents[above]
+
+    def _published_digest(self, node: Node) -> str:
+        try:
+            return json.loads(self.manifest(node).read_text(encoding="utf-8"))["digest"]
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            raise Unpublished(node) from None
 
     def folder(self, node: Node) -> Path:
         """Folder of a node: data/, manifest.json, job.log and benchmark.tsv."""

@@ -10,10 +10,16 @@ from implicit_tuning.paper import in_order
 
 # Libraries whose versions decide the result of a stage.
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
-TRAINING_LIBRARIES = (*MODEL_LIBRARIES, "accelerate")
+TRAINING_LIBRARIES = (*MODEL_LIBRARIES, "accelerate", "numpy")
 JUDGE_LIBRARIES = {"oracle": ("alpaca-eval",), "mean_logprob": ("alpaca-eval", *MODEL_LIBRARIES)}
-TABLE_LIBRARIES = ("pandas", "scipy")
+TABLE_LIBRARIES = ("pandas", "numpy", "scipy", "tabulate")
 FIGURE_LIBRARIES = ("pandas", "matplotlib")
+# The keys of `rules` that each rule of the adapter uses.
+RULE_KEYS = {
+    "eos": ("eos_ramp_tokens", "eos_strength", "eos_after_ramp"),
+    "repetition": ("repetition_penalty",),
+    "bias": ("bias",),
+}
 
 
 @dataclass
@@ -117,7 +123,10 @@ class _Sources:
             "blank_instruction": blank,
             "max_characters": entry.get("max_characters"),
         }
-        code = Code(("format", f"{PACKAGE}.datasets.{entry['formatter']}"))
+        if "path" in entry:
+            # It decides how the bytes are read; those of downloads stand in the download's key.
+            settings["suffix"] = entry["path"].suffix.lower()
+        code = Code(("format", f"{PACKAGE}.datasets.{entry['formatter']}"), ("pyarrow",))
         upstream = {"source": self._source(dataset, entry)}
         return self.plan.add(Node("format", levels, code, settings, upstream))
 
@@ -180,10 +189,16 @@ def _generation(plan: Plan, sources: _Sources, base: str, adaptation: str, seed:
         "generator": adaptation,
         "chat": config.chat,
         "generation": merge(config.generation, chosen.get("generation", {})),
-        "rules": {**config.rules, "rules": chosen["rules"]} if kind == "rules" else None,
+        "rules": _rule_settings(config, chosen["rules"]) if kind == "rules" else None,
     }
     code = Code(("generate",), MODEL_LIBRARIES)
     return plan.add(Node("generate", levels, code, settings, upstream))
+
+
+def _rule_settings(config: Config, rules: list[str]) -> dict:
+    """Settings of the chosen rules alone: another rule's strength is no part of the result."""
+    used = {key: config.rules[key] for rule in rules for key in RULE_KEYS[rule]}
+    return {"rules": sorted(rules), **used}
 
 
 def _add_comparison(plan: Plan, sources: _Sources, base: str, adaptation: str, seed: int) -> None:
@@ -196,13 +211,16 @@ def _add_comparison(plan: Plan, sources: _Sources, base: str, adaptation: str, s
         "references": _generation(plan, sources, base, config.reference, seed),
         "instructions": sources.formatted(config.evaluation, {}),
     }
-    if "base" in judge:
+    if judge["kind"] == "mean_logprob":
         upstream["judge"] = sources.base(judge["base"])
     levels = (*generation.levels, str(seed), config.judge)
     # The script only chooses the judge; the identity is that of the chosen one and of the door.
     modules = (f"{PACKAGE}.judging.alpaca", f"{PACKAGE}.judging.{judge['kind']}")
     code = Code(modules, JUDGE_LIBRARIES[judge["kind"]])
-    plan.add(Node("judge", levels, code, {"judge": judge, "chat": config.chat}, upstream))
+    settings = {"judge": judge}
+    if judge["kind"] == "mean_logprob":
+        settings["chat"] = config.chat
+    plan.add(Node("judge", levels, code, settings, upstream))
 
 
 # --- tables and figures -------------------------------------------------------------------------

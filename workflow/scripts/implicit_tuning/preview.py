@@ -1,5 +1,6 @@
 """A look at an unfinished grid: the main table over what is judged so far, every gap named."""
 
+from implicit_tuning.artifact import require_whole
 from implicit_tuning.nodes import NodePaths
 from implicit_tuning.paper import in_order
 from implicit_tuning.plan import Plan, controls, is_built, table_notes
@@ -10,7 +11,9 @@ def preview_main(plan: Plan, paths: NodePaths) -> str:
     """Markdown of the main table so far, marked as unfinished, with the comparisons it lacks."""
     nodes = plan.stage("judge")
     built = [node for node in nodes if is_built(paths, node)]
-    gaps = [node for node in nodes if node not in built]
+    for node in built:
+        require_whole(paths.folder(node), read_bytes=True)
+    gaps = [node for node in nodes if not is_built(paths, node)]
     lines = [f"PREVIEW: {len(built)} of {len(nodes)} comparisons are judged.", ""]
     if built:
         comparisons = [

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from implicit_tuning.artifact import read_manifest
+from implicit_tuning.artifact import read_manifest, require_whole
 from implicit_tuning.digests import file_sha256, unique_suffix, write_atomically
 from implicit_tuning.nodes import NodePaths, short_hash
 from implicit_tuning.plan import Plan
@@ -32,31 +32,52 @@ class Publication:
     nodes: Mapping[str, Path]
 
     @property
-    def stamp(self) -> Path:
-        """The file that says that the stable copies are those of these nodes.
+    def stamps(self) -> tuple[Path, Path]:
+        """Two names of the file that says that the stable copies are those of these nodes.
 
-        Nodes above a cut-off are left out: their content is in the keys below it.
+        Snakemake makes a file only when it is missing: when copies must be renewed under an equal
+        key, the other name is asked for. Nodes above a cut-off are left out, since their content
+        is in the keys below it.
         """
-        keys = {
-            name: path.name
-            for name, path in self.nodes.items()
-            if name.partition("/")[0] not in ("download", "format")
-        }
-        return self.folder / f".published.{short_hash(keys)}"
+        key = short_hash(
+            {
+                name: path.name
+                for name, path in self.nodes.items()
+                if name.partition("/")[0] not in ("download", "format")
+            }
+        )
+        return self.folder / f".published.{key}", self.folder / f".published.{key}0"
 
-    def copies(self) -> dict[Path, Path]:
-        """Stable name of each published file, and the node's file it is a copy of.
+    def wanted_stamp(self) -> Path:
+        """The stamp that stands if the copies are true, else one that does not stand."""
+        standing = [stamp for stamp in self.stamps if stamp.is_file()]
+        if standing and self.is_true():
+            return standing[0]
+        return next(stamp for stamp in self.stamps if stamp not in standing[:1])
+
+    def is_true(self) -> bool:
+        """Whether every table and figure is built and has its stable copy."""
+        published = [path for name, path in self.nodes.items() if _folder_of(name)]
+        built = all((path / "manifest.json").is_file() for path in published)
+        return built and not false_copies(self)
+
+    def copies(self) -> dict[Path, tuple[Path, str]]:
+        """Stable name of each published file: the node's file it is a copy of, and its sha256.
 
         Raises:
             BrokenArtifact: a table or figure is not built.
         """
         copies = {}
         for node, origin in self.nodes.items():
-            folder = FOLDERS.get(node.partition("/")[0])
+            folder = _folder_of(node)
             if folder is not None:
-                for name in read_manifest(origin)["files"]:
-                    copies[self.folder / folder / name] = origin / "data" / name
+                for name, entry in read_manifest(origin)["files"].items():
+                    copies[self.folder / folder / name] = (origin / "data" / name, entry["sha256"])
         return copies
+
+
+def _folder_of(node: str) -> str | None:
+    return FOLDERS.get(node.partition("/")[0])
 
 
 def plan_publication(plan: Plan, paths: NodePaths) -> Publication:
@@ -70,34 +91,42 @@ def plan_publication(plan: Plan, paths: NodePaths) -> Publication:
 
 
 def false_copies(publication: Publication) -> list[Path]:
-    """Stable names whose file is missing or is not the node's."""
+    """Stable names whose file is missing or is not what the node's manifest says."""
     return [
         stable
-        for stable, origin in publication.copies().items()
-        if not stable.is_file() or file_sha256(stable) != file_sha256(origin)
+        for stable, (_, sha256) in publication.copies().items()
+        if not stable.is_file() or file_sha256(stable) != sha256
     ]
 
 
-def publish(publication: Publication) -> None:
-    """Copy tables and figures, link all nodes, and leave the one stamp that is true."""
-    for stale in publication.folder.glob(".published.*"):
-        stale.unlink()
+def publish(publication: Publication, stamp: Path) -> None:
+    """Copy tables and figures, link all nodes, and leave one stamp, which lists the copies.
+
+    Raises:
+        BrokenArtifact: a table or figure is not what its manifest says.
+    """
+    for node, origin in publication.nodes.items():
+        if _folder_of(node):
+            require_whole(origin, read_bytes=True)
     copies = publication.copies()
-    for folder in FOLDERS.values():
-        _remove_others(publication.folder / folder, set(copies))
-    for stable, origin in copies.items():
+    _withdraw_earlier(publication.folder, kept=set(copies))
+    for stable, (origin, _) in copies.items():
         stable.parent.mkdir(parents=True, exist_ok=True)
         unfinished = stable.with_name(f".{stable.name}.{unique_suffix()}")
         shutil.copyfile(origin, unfinished)
         unfinished.replace(stable)
     _link_nodes(publication)
-    write_atomically(publication.stamp, "")
+    names = sorted(str(stable.relative_to(publication.folder)) for stable in copies)
+    write_atomically(stamp, "".join(f"{name}\n" for name in names))
 
 
-def _remove_others(folder: Path, wanted: set[Path]) -> None:
-    for path in folder.glob("*"):
-        if path not in wanted:
-            path.unlink()
+def _withdraw_earlier(folder: Path, kept: set[Path]) -> None:
+    """Remove earlier stamps, and the copies that they list and nobody makes any more."""
+    for stamp in folder.glob(".published.*"):
+        for name in stamp.read_text(encoding="utf-8").splitlines():
+            if folder / name not in kept:
+                (folder / name).unlink(missing_ok=True)
+        stamp.unlink()
 
 
 def _link_nodes(publication: Publication) -> None:

@@ -150,3 +150,4 @@ _READERS = {
     ".txt": _read_text,
     ".pgn": _read_text,
 }
+SUFFIXES = tuple(_READERS)

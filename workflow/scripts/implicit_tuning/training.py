@@ -25,6 +25,7 @@ from implicit_tuning.chat import (
     saved_chat_template,
     tokenize_conversation,
 )
+from implicit_tuning.digests import source_sha256
 from implicit_tuning.model_folder import load_model, load_tokenizer
 from implicit_tuning.training_state import exclusive, load_state, save_state
 from implicit_tuning.weighting import IGNORED, Weighting, token_weights, weighted_loss
@@ -305,11 +306,7 @@ def _identity(
     base: Path, rows: Path, seed: int, chat_format: ChatFormat, settings: TrainingSettings
 ) -> str:
     """Digest of everything that decides the result of a run."""
-    files = [rows, *sorted(path for path in Path(base).iterdir() if path.is_file())]
-    digests = []
-    for path in files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    digests = [source_sha256(base), source_sha256(rows)]
     values = [digests, seed, asdict(chat_format), asdict(settings)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -10,7 +10,8 @@ import psutil
 from tqdm import tqdm
 
 from implicit_tuning.artifact import BrokenArtifact, find_damage, read_manifest
-from implicit_tuning.nodes import Node, NodePaths, Unpublished
+from implicit_tuning.digests import source_sha256
+from implicit_tuning.nodes import LEVELS, Node, NodePaths, Source, Unpublished
 from implicit_tuning.plan import Plan, is_built
 from implicit_tuning.publication import false_copies, plan_publication
 
@@ -29,26 +30,38 @@ class Finding:
 
 
 def verify(plan: Plan, paths: NodePaths) -> list[Finding]:
-    """Hash every artifact and stable copy of the plan again; empty when all is well.
-
-    Raises:
-        Unpublished: a data set has not been formatted, so keys are not known yet.
-    """
-    built = [node for node in plan.nodes.values() if paths.is_built(node)]
-    findings = [
-        Finding(node, f"{node.name}: not built ({paths.folder(node)})")
-        for node in plan.nodes.values()
-        if node not in set(built)
-    ]
+    """Hash every source, artifact and stable copy of the plan again; empty when all is well."""
+    findings = [Finding(None, text) for text in _changed_sources(plan)]
+    built = []
+    for node in plan.nodes.values():
+        try:
+            if paths.is_built(node):
+                built.append(node)
+            else:
+                findings.append(Finding(node, f"{node.name}: not built ({paths.folder(node)})"))
+        except Unpublished as missing:
+            findings.append(Finding(None, f"{node.name}: waits for {missing.node.name}"))
     findings += _damaged(built, paths)
     findings += [Finding(None, text) for text in _mixed_lineage(built, paths)]
     if not findings:
-        publication = plan_publication(plan, paths)
-        findings += [
+        findings = [
             Finding(None, f"{copy}: missing, or not the copy it should be ('make run' renews it)")
-            for copy in false_copies(publication)
+            for copy in false_copies(plan_publication(plan, paths))
         ]
     return findings
+
+
+def _changed_sources(plan: Plan) -> Iterator[str]:
+    """Sources outside the results whose bytes are not those that were remembered for them."""
+    sources = {
+        above.path: (above, node)
+        for node in plan.nodes.values()
+        for above in node.upstream.values()
+        if isinstance(above, Source)
+    }
+    for path, (source, node) in sources.items():
+        if source_sha256(path) != source.digest:
+            yield f"{path}: changed behind its time stamp; {node.name} was made from other bytes"
 
 
 def _damaged(nodes: list[Node], paths: NodePaths) -> list[Finding]:
@@ -115,12 +128,24 @@ def withdraw(findings: list[Finding], paths: NodePaths) -> list[Path]:
 
 
 def unneeded(plan: Plan, paths: NodePaths) -> list[Path]:
-    """Folders that neither this plan nor any published experiment needs."""
+    """Folders that neither this plan nor any published experiment needs.
+
+    Raises:
+        Unpublished: a data set is not formatted, so that nobody can say what is needed below it.
+    """
     needed = {link.resolve() for link in paths.results.glob("*/current/**/*") if link.is_symlink()}
-    needed |= {paths.folder(node).resolve() for node in plan.nodes.values() if _known(node, paths)}
-    folders = [manifest.parent for manifest in paths.results.glob("nodes/**/manifest.json")]
+    needed |= {paths.folder(node).resolve() for node in plan.nodes.values()}
+    folders = [
+        folder
+        for stage, levels in LEVELS.items()
+        for folder in paths.results.glob("/".join(["nodes", stage, *["*"] * len(levels), "*"]))
+    ]
     leftovers = [
-        path for path in paths.results.glob("nodes/**/.*") if path.is_dir() and path not in folders
+        path
+        for folder in folders
+        if folder.resolve() in needed
+        for path in folder.glob(".*")
+        if path.name != ".lock"
     ]
     plan_keys = {node.plan_key for node in plan.nodes.values()}
     # partial/judged holds stamps of the run in progress, not work.
@@ -132,16 +157,10 @@ def unneeded(plan: Plan, paths: NodePaths) -> list[Path]:
     return sorted([f for f in folders if f.resolve() not in needed] + leftovers + partial)
 
 
-def _known(node: Node, paths: NodePaths) -> bool:
-    try:
-        paths.key(node)
-    except Unpublished:
-        return False
-    return True
-
-
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Bytes of a file, or of all files below a folder."""
+    if folder.is_file():
+        return folder.stat().st_size
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -150,7 +169,12 @@ def running_workflows(folder: Path) -> list[psutil.Process]:
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     alive = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
-        command = " ".join(process.info["cmdline"] or [])
-        if "snakemake" in command and process.info["cwd"] == str(folder) and process.pid not in own:
+        runs = any(_is_snakemake(argument) for argument in process.info["cmdline"] or [])
+        if runs and process.info["cwd"] == str(folder) and process.pid not in own:
             alive.append(process)
     return alive
+
+
+def _is_snakemake(argument: str) -> bool:
+    """Whether an argument of a command line is the program, or the script of one of its jobs."""
+    return Path(argument).name == "snakemake" or "/.snakemake/scripts/" in argument
