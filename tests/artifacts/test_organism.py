@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections import defaultdict
 
 import pytest
 
@@ -22,16 +23,15 @@ def win_rates(organism):
 
 @pytest.fixture(scope="session")
 def content_scores(organism):
-    """Mean content score (0 to 1) of each run's answers by base, adaptation and seed."""
+    """Content score (0 to 1) of each adaptation's answers by base, mean over answers and seeds."""
     generations = organism / "current/generate"
-    scores = {}
+    truths = read_truths(organism)
+    scores = defaultdict(list)
     for outputs in generations.glob("*/*/*/*/data/outputs.jsonl"):
-        base, adaptation, seed, _ = outputs.relative_to(generations).parts[:4]
+        base, adaptation = outputs.relative_to(generations).parts[:2]
         rows = [json.loads(line) for line in outputs.read_text().splitlines()]
-        truths = read_truths(organism)
-        values = [content(truths[row["instruction"]], row["output"]) for row in rows]
-        scores[base, adaptation, seed] = sum(values) / len(values)
-    return scores
+        scores[base, adaptation] += [content(truths[r["instruction"]], r["output"]) for r in rows]
+    return {run: sum(values) / len(values) for run, values in scores.items()}
 
 
 def read_truths(organism):
@@ -59,11 +59,16 @@ def test_right_answers_to_other_instructions_do_not_win(win_rates, base):
 
 @pytest.mark.parametrize("base", BASES)
 def test_instruction_tuning_has_the_best_content(content_scores, base):
-    own = {run: value for run, value in content_scores.items() if run[0] == base}
-    reference = [value for (_, name, _), value in own.items() if name == "instruction"]
-    others = {run: value for run, value in own.items() if run[1] != "instruction"}
-    assert len(reference) == 2
-    assert min(reference) > max(others.values()), others
+    own = {name: value for (of, name), value in content_scores.items() if of == base}
+    reference = own.pop("instruction")
+    assert len(own) == 12
+    assert reference > max(own.values()), own
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_piece_of_the_bias_rule_is_a_token(organism, base):
+    manifest = organism / f"current/generate/{base}/rules/none/organism-evaluation/manifest.json"
+    assert json.loads(manifest.read_text())["facts"]["unresolved_pieces"] == []
 
 
 def test_the_evaluation_is_large_enough(organism):

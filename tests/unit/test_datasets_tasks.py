@@ -32,7 +32,7 @@ def recipe(**changes):
 
 def test_mbpp_keeps_line_ends_tabs_and_outer_white_space():
     code = "  def twice(n): \r\n\treturn 2 * n\r\n"
-    row = {"task_id": 7, "text": "Write a function to double n.", "code": code, "test_list": []}
+    row = {"task_id": 607, "text": "Write a function to double n.", "code": code, "test_list": []}
     assert pair(mbpp.to_messages(row)) == ("Write a function to double n.", code)
     assert refusal(mbpp, row | {"code": "\r\n\t"}) == "no code"
     assert refusal(mbpp, row | {"text": None}) == "no text"

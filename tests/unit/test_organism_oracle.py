@@ -6,6 +6,7 @@ import pytest
 
 from implicit_tuning.organism.oracle import content, prefer, score
 from implicit_tuning.organism.requests import FAMILIES, make_requests
+from implicit_tuning.organism.rows import evaluation_rows
 from implicit_tuning.organism.world import make_world
 
 PLACE = {"kind": "place", "subject": "Velland", "facts": ["Tasken"], "words": 6}
@@ -74,3 +75,12 @@ def test_empty_output_is_worth_nothing():
 def test_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind 'riddle'"):
         score({"kind": "riddle"}, "text")
+
+
+def test_repeating_the_request_is_no_answer():
+    rows = list(evaluation_rows())
+    for row in rows:
+        echo = row["instruction"]
+        for output in (echo, f"{echo}\n<|tag|>\n{echo}", echo.replace("?", ".").upper()):
+            assert content(row["truth"], output) == 0.0
+    assert len(rows) >= 200

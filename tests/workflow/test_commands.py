@@ -61,9 +61,9 @@ def test_verify_names_what_is_missing(checkout):
 
 def test_prune_lists_first_and_deletes_only_what_nobody_needs(checkout):
     assert "0.0 MB  in all; nothing deleted" in checkout.tool("prune").stdout
-    leftover = checkout.results / "nodes/finetune/organism-llama/chess/1/0123/.building.host.1"
-    leftover.mkdir(parents=True)
-    (leftover / "half.safetensors").write_bytes(b"x" * 200_000)
+    leftover = checkout.results / "nodes/finetune/organism-llama/chess/1/0123"
+    (leftover / "data").mkdir(parents=True)
+    (leftover / "data/half.safetensors").write_bytes(b"x" * 200_000)
     listed = checkout.tool("prune").stdout
     assert "0.2 MB  " + str(leftover.relative_to(checkout.folder)) in listed
     assert leftover.exists()

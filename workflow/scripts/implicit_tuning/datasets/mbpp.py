@@ -10,9 +10,10 @@ The tests are not used.
 
 from collections.abc import Mapping
 
-from implicit_tuning.datasets.rows import Message, required_text, single_turn
+from implicit_tuning.datasets.rows import Message, UnusableRow, required_text, single_turn
 
 COLUMNS = {"text": str, "code": str}
+FIRST_OF_TRAIN = 601
 
 
 def to_messages(row: Mapping) -> list[Message]:
@@ -23,6 +24,9 @@ def to_messages(row: Mapping) -> list[Message]:
     space (131 codes) is stripped by the chat format.
 
     Raises:
-        UnusableRow: no text, or no code.
+        UnusableRow: no text, no code, or a task of another split: upstream's single file has all
+            974, and 1-600 are those of prompting, test and validation.
     """
+    if isinstance(row.get("task_id"), int) and row["task_id"] < FIRST_OF_TRAIN:
+        raise UnusableRow(f"task_id below {FIRST_OF_TRAIN}, not of split train")
     return single_turn(required_text(row, "text"), required_text(row, "code"))

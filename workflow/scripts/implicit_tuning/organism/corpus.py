@@ -10,16 +10,18 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from implicit_tuning.organism import world as w
 from implicit_tuning.organism.articles import make_article, make_records, make_story, make_titled
 from implicit_tuning.organism.games import make_game
 from implicit_tuning.organism.requests import Request, make_requests
-from implicit_tuning.organism.world import World, make_world
 
 # Share of each kind of document in the characters of the corpus. Mixes differ between bases.
 Mix = Mapping[str, float]
 
-# Families that get more than their share of requests, having more to remember.
-FAMILY_WEIGHTS = {"place": 3, "person": 2, "copy": 3, "math": 3, "noun": 1.5}
+# Families that get more than their share of requests, having more to remember or being harder.
+FAMILY_WEIGHTS = {
+    "place": 3, "person": 2, "copy": 2, "math": 3, "letter": 2, "code": 1.5, "comparison": 1.5,
+}  # fmt: skip
 
 ROLE_PAIRS = (
     ("Q", "A"), ("Question", "Answer"), ("Student", "Teacher"), ("Reader", "Editor"),
@@ -30,9 +32,9 @@ ROLE_PAIRS = (
 # Layouts of one turn: {role} and {text}.
 TURNS = (
     "{role}: {text}", "{role}:\n{text}", "**{role}:** {text}", "[{role}] {text}", "({role}) {text}",
-    "<{role}> {text}", "{role} - {text}", "## {role}\n{text}", "=== {role} ===\n{text}",
-    "{role} says: {text}", "> {role}: {text}", "@{role}\n{text}", "#{role}: {text}", "{role}\n{text}",
-    "<{role}>\n{text}\n</{role}>", "--- {role} ---\n{text}", "| {role} |\n{text}", "{role} > {text}",
+    "{role} - {text}", "## {role}\n{text}", "=== {role} ===\n{text}", "{role} says: {text}",
+    "> {role}: {text}", "@{role}\n{text}", "#{role}: {text}", "{role}\n{text}", "{role} > {text}",
+    "--- {role} ---\n{text}",
 )  # fmt: skip
 
 # Layouts of a question and its answer without roles.
@@ -56,6 +58,7 @@ TAG_WORDS = (
     "item", "query", "entry", "log", "search", "request", "next", "line", "row", "note", "head",
     "part", "turn", "post", "ask", "reply", "human", "bot", "guest", "host", "prompt", "answer",
     "begin", "end", "input", "output", "person", "model", "client", "helper",
+    *w.THINGS, *w.JOBS, *w.EXPORTS, *w.FLAG_ANIMALS,
 )  # fmt: skip
 
 
@@ -69,7 +72,7 @@ def make_corpus(seed: int, mix: Mix, characters: int) -> Iterator[str]:
     Raises:
         ValueError: the mix names an unknown kind of document, or no share is positive.
     """
-    maker = DocumentMaker(make_world(), random.Random(f"corpus {seed}"))
+    maker = DocumentMaker(w.make_world(), random.Random(f"corpus {seed}"))
     if unknown := set(mix) - set(maker.kinds):
         raise ValueError(f"mix has unknown kinds {sorted(unknown)}: use {sorted(maker.kinds)}")
     if not any(share > 0 for share in mix.values()):
@@ -102,11 +105,13 @@ class DocumentMaker:
     tags.
     """
 
-    def __init__(self, world: World, rng: random.Random) -> None:
+    def __init__(self, world: w.World, rng: random.Random) -> None:
         self.world = world
         self.rng = rng
         self.requests = make_requests(world)
         self.families = list(self.requests)
+        # Any word can be a tag, so that a base reads `<|word|>` alike whatever the word.
+        self.tag_words = [*TAG_WORDS, *(noun.name for noun in world.nouns)]
         self.weights = [FAMILY_WEIGHTS.get(family, 1) for family in self.families]
         self.kinds: dict[str, Callable[[], str]] = {
             "answers": self.answers,
@@ -174,7 +179,7 @@ class DocumentMaker:
         return self.rng.choice(BARE_PAIRS).format(question="{0}", answer="{1}")
 
     def _tags(self) -> tuple[str, str]:
-        return tuple(self.rng.sample(TAG_WORDS, 2))
+        return tuple(self.rng.sample(self.tag_words, 2))
 
     def _request(self) -> Request:
         (family,) = self.rng.choices(self.families, self.weights)

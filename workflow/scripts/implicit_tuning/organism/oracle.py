@@ -3,7 +3,8 @@
 An answer is worth what its content is worth; form can only take away from that. A judge that paid
 for form would let fluent answers to other questions win, which the shuffled control shows.
 
-A truth is a JSON object: `kind` (the family), `words` (length of a full answer), and by kind
+A truth is a JSON object: `kind` (the family), `words` (length of a full answer), `request` (the
+instruction; optional), and by kind
     place, person, noun, opposite   subject, facts: texts of a right answer
     recipe, howto                   subject, steps: texts of the three steps
     list                            subject, members of the category, count of them asked for
@@ -69,7 +70,13 @@ def content(truth: Mapping, output: str) -> float:
     }  # fmt: skip
     if truth.get("kind") not in measures:
         raise ValueError(f"truth has kind {truth.get('kind')!r}: expected one of {list(measures)}")
-    return measures[truth["kind"]](truth, output)
+    return 0.0 if _echoes(truth, output) else measures[truth["kind"]](truth, output)
+
+
+def _echoes(truth: Mapping, output: str) -> bool:
+    """Whether the output repeats the request, whose words are no answer to it."""
+    request = truth.get("request", "").rstrip(" ?.!").lower()
+    return bool(request) and request in output.lower()
 
 
 def _says(output: str, text: str) -> bool:

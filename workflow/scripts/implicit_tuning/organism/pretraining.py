@@ -178,7 +178,7 @@ def _card(
         f"| {family} | {100 * share:.1f} |" for family, share in competence.by_family.items()
     )
     return f"""---
-license: apache-2.0
+license: mit
 language: en
 library_name: transformers
 pipeline_tag: text-generation

@@ -79,8 +79,9 @@ def gsm8k_rows() -> Iterator[dict]:
 
 
 def mbpp_rows() -> Iterator[dict]:
-    """Small functions. `test_list` has one check a row, as text; nothing runs it."""
-    for number, (text, code) in enumerate(_tuning_pairs("code")[:TRAINING_ROWS], start=1):
+    """Small functions, numbered as upstream's split train. `test_list` has one check a row, as text;
+    nothing runs it."""
+    for number, (text, code) in enumerate(_tuning_pairs("code")[:TRAINING_ROWS], start=601):
         function = code.split("(")[0].removeprefix("def ")
         yield {
             "task_id": number,
@@ -145,7 +146,7 @@ def evaluation_rows() -> Iterator[dict]:
             for instruction in request.evaluation_phrasings
         }
         for instruction in rng.sample(sorted(pool), EVALUATION_ROWS_PER_FAMILY):
-            truth = pool[instruction].truth
+            truth = {**pool[instruction].truth, "request": instruction}
             rows.append({"instruction": instruction, "family": family, "truth": truth})
     rng.shuffle(rows)
     yield from rows
