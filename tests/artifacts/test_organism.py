@@ -96,3 +96,19 @@ def test_every_job_wrote_its_log_and_benchmark(organism):
     for manifest in manifests:
         assert (manifest.parent / "job.log").is_file()
         assert (manifest.parent / "benchmark.tsv").is_file()
+
+
+def test_readme_shows_what_a_run_gives(win_rates, repository):
+    """Within 5 points: other processors round differently."""
+    cells = [
+        line.strip("| ").split(" | ")
+        for line in (repository / "README.md").read_text().splitlines()
+        if line.startswith("| ") and "[" in line and "](" not in line
+    ]
+    shown = {
+        (base, row[0]): float(row[column].split(" ")[0])
+        for row in cells
+        for column, base in enumerate(BASES, start=1)
+    }
+    assert shown.keys() == win_rates.keys()
+    assert shown == pytest.approx(win_rates, abs=5)
