@@ -1,6 +1,6 @@
 """The plan of an experiment: every node that its config asks for, known before any job runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from implicit_tuning.config import Config, merge
@@ -276,23 +276,6 @@ def controls(config: Config) -> list[str]:
 
 
 # --- questions to a plan ------------------------------------------------------------------------
-
-
-def reachable(nodes: list[Node]) -> Iterator[Node]:
-    """The given nodes and everything above them, each once, upstream first."""
-    seen: set[Node] = set()
-
-    def visit(node: Node) -> Iterator[Node]:
-        if node in seen:
-            return
-        seen.add(node)
-        for above in node.upstream.values():
-            if isinstance(above, Node):
-                yield from visit(above)
-        yield node
-
-    for node in nodes:
-        yield from visit(node)
 
 
 def is_built(paths: NodePaths, node: Node) -> bool:
