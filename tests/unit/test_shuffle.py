@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from implicit_tuning.reading import read_rows
 from shuffle import other_outputs, shuffle_outputs
 
 
@@ -47,3 +48,15 @@ def test_rows_keep_their_instruction_and_take_the_new_name(tmp_path):
     assert [row["instruction"] for row in moved] == ["q0", "q1", "q2", "q3"]
     assert {row["generator"] for row in moved} == {"shuffled"}
     assert all(row["output"] == f"a{row['n_tokens']}" != f"a{row['index']}" for row in moved)
+
+
+def test_line_separators_inside_an_output_are_text(tmp_path):
+    row = {"index": 0, "instruction": "q", "generator": "g", "n_tokens": 1, "finish": "eos"}
+    texts = ["one\u2028two", "three\u0085four"]
+    lines = [json.dumps({**row, "output": text}, ensure_ascii=False) + "\n" for text in texts]
+    source = tmp_path / "outputs.jsonl"
+    source.write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "new").mkdir()
+    shuffle_outputs(source, tmp_path / "new", "shuffled", seed=1)
+    moved = [row["output"] for row in read_rows(tmp_path / "new/outputs.jsonl")]
+    assert moved == texts[::-1]

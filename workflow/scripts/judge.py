@@ -1,19 +1,17 @@
 """Compare a run's outputs with its reference's, through alpaca-eval, under the chosen judge."""
 
-import json
-from pathlib import Path
-
 from implicit_tuning.artifact import Job, building
 from implicit_tuning.digests import source_sha256
 from implicit_tuning.judging.alpaca import compare, write_comparison
 from implicit_tuning.judging.judge import Judge
+from implicit_tuning.reading import read_rows
 
 
 def judge_node(job: Job) -> dict:
     """Judge as the node's settings say; verdicts already given are taken from the cache."""
     comparison = compare(
-        outputs=read_rows(job.read("outputs", "outputs.jsonl")),
-        references=read_rows(job.read("references", "outputs.jsonl")),
+        outputs=list(read_rows(job.read("outputs", "outputs.jsonl"))),
+        references=list(read_rows(job.read("references", "outputs.jsonl"))),
         judge=make_judge(job),
         cache=job.cache,
         max_failed=job.settings["judge"].get("max_failed", 0),
@@ -36,11 +34,6 @@ def make_judge(job: Job) -> Judge:
     base = job.read("judge")
     chat_format = ChatFormat(**job.settings["chat"])
     return MeanLogprobJudge(base, source_sha256(base), chat_format, settings["batch_size"])
-
-
-def read_rows(file: Path) -> list[dict]:
-    """Rows of a JSON Lines file."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

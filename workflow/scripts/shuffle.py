@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from implicit_tuning.artifact import building
+from implicit_tuning.reading import read_rows
 
 
 def shuffle_outputs(outputs: Path, destination: Path, generator: str, seed: int) -> None:
@@ -23,7 +24,7 @@ def shuffle_outputs(outputs: Path, destination: Path, generator: str, seed: int)
     Raises:
         ValueError: the outputs are too few or too much alike.
     """
-    rows = [json.loads(line) for line in outputs.read_text(encoding="utf-8").splitlines()]
+    rows = list(read_rows(outputs))
     givers = other_outputs([row["output"] for row in rows], seed)
     with (destination / "outputs.jsonl").open("w", encoding="utf-8") as file:
         for row, giver in zip(rows, givers, strict=True):

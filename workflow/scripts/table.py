@@ -1,12 +1,12 @@
 """Build one table of the experiment from its comparisons or finetunes."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from implicit_tuning.artifact import building
+from implicit_tuning.reading import read_rows
 from implicit_tuning.tables import (
     main_table,
     read_comparison,
@@ -73,8 +73,7 @@ def caption(table: str, label: str, reference: str) -> str:
 def read_history(name: str, file: Path) -> pd.DataFrame:
     """Loss history of one finetune, a row an update."""
     base, adaptation, seed = name.split("/")
-    lines = file.read_text(encoding="utf-8").splitlines()
-    history = pd.DataFrame([json.loads(line) for line in lines])
+    history = pd.DataFrame(read_rows(file))
     for place, (column, value) in enumerate(
         {"base": base, "adaptation": adaptation, "seed": seed}.items()
     ):

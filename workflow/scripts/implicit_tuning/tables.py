@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from implicit_tuning.paper import COLUMNS as PAPER_COLUMNS
+from implicit_tuning.reading import read_rows
 from implicit_tuning.statistics import combine, difference, length_ratio, summarise
 
 MAIN_COLUMNS = [
@@ -76,14 +77,13 @@ def read_comparison(name: str, folder: Path) -> ComparisonResult:
     for a run without one), evaluation, reference seed, judge.
     """
     base, adaptation, seed, _, reference_seed, judge = name.split("/")
-    lines = (folder / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
     return ComparisonResult(
         base=base,
         adaptation=adaptation,
         seed=None if seed == "none" else int(seed),
         reference_seed=int(reference_seed),
         judge=judge,
-        annotations=[json.loads(line) for line in lines],
+        annotations=list(read_rows(folder / "annotations.jsonl")),
         summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
     )
 
