@@ -49,7 +49,7 @@ def test_manifest_describes_what_was_built(make_spec):
     assert manifest["levels"] == {"base": "b", "adaptation": "a", "seed": "1"}
     assert manifest["settings"] == {"rate": 0.1}
     assert manifest["facts"] == {"count": 3}
-    assert list(manifest["code"]["modules"]) == ["shuffle"]
+    assert list(manifest["code"]["modules"]) == ["implicit_tuning.reading", "shuffle"]
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "data", "manifest.json"]
 
 
