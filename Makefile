@@ -29,10 +29,10 @@ run: $(STAMP)  ## build the experiment: results/<experiment>/tables, figures
 	$(SNAKEMAKE) $(SNAKEMAKE_WITH)
 
 test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
-	$(BIN)/python -m pytest tests/unit tests/workflow
+	$(BIN)/python -m pytest tests/unit tests/workflow -m "not long"
 
-test-all: $(STAMP)  ## the longer checks: the default run and its tables
-	$(BIN)/python -m pytest tests/artifacts
+test-all: $(STAMP)  ## the longer checks: reruns, faults, SLURM, the default run and its tables
+	$(BIN)/python -m pytest tests/workflow tests/artifacts -m long
 
 real: $(STAMP)  ## the same workflow on real rows and a real model: make real DATA=folder
 	@test -n "$(DATA)" || { echo "make real needs DATA=<folder with the real inputs>"; exit 2; }

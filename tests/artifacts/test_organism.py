@@ -10,6 +10,7 @@ import pytest
 
 from implicit_tuning.organism.oracle import content
 
+pytestmark = pytest.mark.long
 BASES = ("organism-llama", "organism-olmo")
 
 
