@@ -52,6 +52,7 @@ rule all:
         milestone("format"),
         [judged_group(group) for group in PLAN.groups()],
         published_stamp,
+        releases,
 
 
 rule data:

@@ -1,12 +1,14 @@
-# Needs: formatted rows and a base. Makes: results/nodes/finetune/..., one checkpoint a run.
+# Needs: formatted rows and a base. Makes: results/nodes/finetune/..., one checkpoint a run; gives
+# their weights up again where the config says so.
 
 
 rule finetune:
     """Finetune a base on formatted rows (paper, section 3)."""
     input:
-        upstream_of("finetune"),
+        manifests=upstream_of("finetune"),
     output:
         manifest=file_of("finetune", "manifest.json"),
+        weights=file_of("finetune", WEIGHTS_MARK),
     log:
         file_of("finetune", "job.log"),
     benchmark:
@@ -14,7 +16,31 @@ rule finetune:
     conda:
         ENVIRONMENT
     threads: EXPERIMENT.runtime["threads"]
+    resources:
+        checkpoints=checkpoints_held,
     params:
         node=spec_of("finetune"),
     script:
         "../workflow/scripts/finetune.py"
+
+
+localrules:
+    release,
+
+
+rule release:
+    """Give up a checkpoint's weights once every node that loads them is built."""
+    input:
+        manifests=loading,
+    output:
+        released=file_of("finetune", RELEASED_MARK),
+    log:
+        file_of("finetune", "release.log"),
+    # Before everything else, so that the next finetune finds the disk it needs.
+    priority: 2
+    resources:
+        checkpoints=checkpoints_held,
+    params:
+        folder=folder_of("finetune"),
+    script:
+        "../workflow/scripts/release.py"

@@ -4,7 +4,7 @@
 rule table:
     """Build a table, with an interval beside every number."""
     input:
-        upstream_of("table"),
+        manifests=upstream_of("table"),
     output:
         manifest=file_of("table", "manifest.json"),
     log:

@@ -25,7 +25,7 @@ localrules:
 checkpoint format:
     """Build messages or instructions from upstream rows; keys below it use its content."""
     input:
-        upstream_of("format"),
+        manifests=upstream_of("format"),
     output:
         manifest=file_of("format", "manifest.json"),
     log:

@@ -8,7 +8,8 @@ ANSWERING = [n for n in EXPERIMENT.adaptations if n not in SHUFFLED]
 rule generate:
     """Answer the evaluation instructions greedily, with the rule adapter where asked for."""
     input:
-        upstream_of("generate"),
+        manifests=upstream_of("generate"),
+        weights=weights_of("generate"),
     output:
         manifest=file_of("generate", "manifest.json"),
     log:
@@ -17,9 +18,13 @@ rule generate:
         file_of("generate", "benchmark.tsv")
     wildcard_constraints:
         adaptation=one_of(ANSWERING),
+    # Before further finetunes: first answers come early, and checkpoints can be given up.
+    priority: 1
     conda:
         ENVIRONMENT
     threads: EXPERIMENT.runtime["threads"]
+    resources:
+        checkpoints=checkpoints_held,
     params:
         node=spec_of("generate"),
     script:
@@ -29,7 +34,7 @@ rule generate:
 rule shuffle:
     """Control: a run's own answers, each given to another instruction."""
     input:
-        upstream_of("generate"),
+        manifests=upstream_of("generate"),
     output:
         manifest=file_of("generate", "manifest.json"),
     log:

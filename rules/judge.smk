@@ -4,7 +4,7 @@
 rule judge:
     """Compare a run with the reference run of the same base and seed."""
     input:
-        upstream_of("judge"),
+        manifests=upstream_of("judge"),
     output:
         manifest=file_of("judge", "manifest.json"),
     log:
@@ -26,6 +26,6 @@ localrules:
 rule judged:
     """All comparisons of the runs that were trained on one data set."""
     input:
-        comparisons_of_group,
+        manifests=comparisons_of_group,
     output:
         temp(touch(f"{RESULTS}/partial/judged/{{group}}.{{key}}")),

@@ -5,7 +5,17 @@ import re
 from implicit_tuning.artifact import job_spec
 from implicit_tuning.config import ConfigError, load_config
 from implicit_tuning.digests import DigestMemory
-from implicit_tuning.nodes import LEVELS, Node, NodePaths, Unpublished, folder_pattern, short_hash
+from implicit_tuning.nodes import (
+    LEVELS,
+    RELEASABLE,
+    RELEASED_MARK,
+    WEIGHTS_MARK,
+    Node,
+    NodePaths,
+    Unpublished,
+    folder_pattern,
+    short_hash,
+)
 from implicit_tuning.plan import build_plan, is_built
 from implicit_tuning.publication import plan_publication
 from snakemake.exceptions import WorkflowError
@@ -20,6 +30,7 @@ try:
 except (ConfigError, ModuleNotFoundError) as error:
     raise WorkflowError(str(error)) from None
 PATHS = NodePaths(RESULTS)
+GIVE_UP_CHECKPOINTS = not EXPERIMENT.runtime["keep_checkpoints"]
 # Read by torch when it is imported; the jobs inherit it.
 os.environ.update(OMP_NUM_THREADS=str(EXPERIMENT.runtime["threads"]))
 
@@ -88,20 +99,63 @@ def manifests(nodes):
     return [ancient(str(published(PATHS.manifest, node))) for node in nodes]
 
 
-def upstream_of(stage):
-    """Input function: manifests of what a node reads.
+def standing(node, files):
+    """What a node still needs of these files: where it stands, a missing one is left out.
 
-    A missing one is left out where the node itself stands: it is rebuilt when somebody needs it.
+    It is rebuilt when somebody needs it.
     """
+    return [file for file in files if not is_built(PATHS, node) or Path(file).is_file()]
+
+
+def upstream_of(stage):
+    """Input function: manifests of what a node reads."""
 
     def inputs(wildcards):
         node = node_of(stage, wildcards)
         above = [a for a in node.upstream.values() if isinstance(a, Node)]
-        if is_built(PATHS, node):
-            above = [a for a in above if is_built(PATHS, a)]
-        return manifests(above)
+        return standing(node, manifests(above))
 
     return inputs
+
+
+def weights_of(stage):
+    """Input function: the mark that the checkpoint that a node loads has its weights."""
+
+    def inputs(wildcards):
+        node = node_of(stage, wildcards)
+        above = [a for a in node.upstream.values() if isinstance(a, Node)]
+        return standing(node, weights_marks(a for a in above if a.stage in RELEASABLE))
+
+    return inputs
+
+
+def weights_marks(nodes):
+    """Marks that checkpoints have their weights, which never trigger a rerun either."""
+    return [ancient(str(published(PATHS.weights, node))) for node in nodes]
+
+
+def checkpoints_held(wildcards):
+    """Resources function: 1 for a job for which a checkpoint lies on disk that will be given up.
+
+    `--resources checkpoints=N` so bounds how many lie there at once: the jobs that load them go
+    before other finetunes (see their priorities).
+    """
+    return int(GIVE_UP_CHECKPOINTS and wildcards.seed != "none")
+
+
+def releases(wildcards):
+    """Input function: asks to give up the weights of every checkpoint that still has them."""
+    marks = []
+    for node in PLAN.stage("finetune") if GIVE_UP_CHECKPOINTS else []:
+        served = all(is_built(PATHS, reader) for reader in PLAN.loading(node))
+        if not served or published(PATHS.weights, node).is_file():
+            marks.append(str(published(PATHS.folder, node) / RELEASED_MARK))
+    return marks
+
+
+def loading(wildcards):
+    """Input function: manifests of all nodes that load a checkpoint."""
+    return manifests(PLAN.loading(node_of("finetune", wildcards)))
 
 
 def spec_of(stage):
@@ -113,11 +167,25 @@ def spec_of(stage):
     return spec
 
 
+def asked_for(nodes):
+    """Manifests of nodes, and the marks of those that are to have their weights too."""
+    return manifests(nodes) + weights_marks(n for n in nodes if n.stage in RELEASABLE)
+
+
+def folder_of(stage):
+    """Params function: folder of a node."""
+
+    def folder(wildcards):
+        return str(published(PATHS.folder, node_of(stage, wildcards)))
+
+    return folder
+
+
 def milestone(stage):
-    """Input function: manifests of all nodes of a stage."""
+    """Input function: manifests of all nodes of a stage, and their weights where they have any."""
 
     def inputs(wildcards):
-        return manifests(PLAN.stage(stage))
+        return asked_for(PLAN.stage(stage))
 
     return inputs
 
@@ -147,7 +215,7 @@ def finetunes_of(way):
     """Input function: finetunes by instruction tuning, response tuning or on a single task."""
 
     def inputs(wildcards):
-        return manifests(n for n in PLAN.stage("finetune") if PLAN.way(n.levels[1]) == way)
+        return asked_for([n for n in PLAN.stage("finetune") if PLAN.way(n.levels[1]) == way])
 
     return inputs
 

@@ -4,7 +4,7 @@
 rule figure:
     """Draw a figure from a table."""
     input:
-        upstream_of("figure"),
+        manifests=upstream_of("figure"),
     output:
         manifest=file_of("figure", "manifest.json"),
     log:
@@ -26,7 +26,7 @@ localrules:
 rule publish:
     """Copy tables and figures to the stable names of the experiment, and link its nodes."""
     input:
-        published_upstream,
+        manifests=published_upstream,
     output:
         f"{RESULTS}/{EXPERIMENT.experiment}/.published.{{key}}",
     log:

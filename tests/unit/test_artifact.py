@@ -13,7 +13,9 @@ from implicit_tuning.artifact import (
     BrokenArtifact,
     building,
     find_damage,
+    is_released,
     read_manifest,
+    release,
     require_whole,
 )
 from implicit_tuning.digests import file_sha256, source_sha256
@@ -50,7 +52,8 @@ def test_manifest_describes_what_was_built(make_spec):
     assert manifest["settings"] == {"rate": 0.1}
     assert manifest["facts"] == {"count": 3}
     assert list(manifest["code"]["modules"]) == ["implicit_tuning.reading", "shuffle"]
-    assert sorted(p.name for p in folder.iterdir()) == [".lock", "data", "manifest.json"]
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == [".lock", "data", "manifest.json", "weights"]
 
 
 def test_equal_content_has_an_equal_digest_whatever_the_key(make_spec):
@@ -141,6 +144,24 @@ def test_only_the_file_that_is_read_is_hashed(make_spec):
             job.read("above")
         with pytest.raises(BrokenArtifact, match="other.txt is not in the manifest"):
             job.read("above", "other.txt")
+
+
+def test_weights_that_were_given_up_are_no_damage_but_cannot_be_read(make_spec):
+    with building(make_spec(key="k0")) as job:
+        (job.data / "history.txt").write_text("small")
+        (job.data / "model.safetensors").write_bytes(b"x" * 1000)
+    above = folder_of(make_spec(key="k0"))
+    assert not is_released(above)
+    assert release(above) == 1000
+    assert is_released(above)
+    assert find_damage(above, read_bytes=True, released=True) == []
+    with building(make_spec(key="k1", upstream=upstream(above))) as job:
+        assert job.read("above", "history.txt").read_text() == "small"
+        with pytest.raises(BrokenArtifact, match="model.safetensors is missing"):
+            job.read("above")
+    (above / "data/history.txt").unlink()
+    [damage] = find_damage(above, read_bytes=True, released=True)
+    assert "history.txt is missing" in damage
 
 
 def test_a_source_that_changed_after_planning_is_refused(make_spec, tmp_path):

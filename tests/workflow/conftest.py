@@ -80,6 +80,12 @@ class Checkout:
 
 
 @pytest.fixture(scope="session")
+def new_checkout(repository, tmp_path_factory):
+    """Function that returns a checkout of its own, in which nothing was built."""
+    return lambda: Checkout(repository, tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="session")
 def finished(repository, tmp_path_factory) -> Checkout:
     """A checkout in which the smallest experiment has run to its end."""
     checkout = Checkout(repository, tmp_path_factory.mktemp("checkout"))

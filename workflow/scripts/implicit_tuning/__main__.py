@@ -72,10 +72,9 @@ def plan(arguments: argparse.Namespace) -> int:
     made, paths = _plan(arguments)
     counts = count_by_stage(made, paths)
     print(f"{'stage':<10} {'nodes':>6} {'built':>6} {'to do':>6}")
-    for stage, count, built in counts:
-        print(f"{stage:<10} {count:>6} {built:>6} {count - built:>6}")
-    total, built = sum(c for _, c, _ in counts), sum(b for _, _, b in counts)
-    print(f"{'all':<10} {total:>6} {built:>6} {total - built:>6}")
+    _, *columns = zip(*counts, strict=True)
+    for stage, count, built, todo in [*counts, ("all", *map(sum, columns))]:
+        print(f"{stage:<10} {count:>6} {built:>6} {todo:>6}")
     return 0
 
 

@@ -3,6 +3,7 @@
     results/nodes/<stage>/<levels>/<key>/
         data/           the files
         manifest.json   their sha256 and size, the config slice, code, versions, upstream
+        weights         checkpoints only: stands while their weights do (see `release`)
         job.log         what the job printed
 
 A job works in a folder of its own beside data/, which is renamed into place when it is whole; the
@@ -28,7 +29,21 @@ from implicit_tuning.digests import (
     unique_suffix,
     write_atomically,
 )
-from implicit_tuning.nodes import ARTIFACT_FORMAT, LEVELS, PACKAGE, Code, Node, NodePaths, Source
+from implicit_tuning.nodes import (
+    ARTIFACT_FORMAT,
+    LEVELS,
+    PACKAGE,
+    RELEASABLE,
+    RELEASED_MARK,
+    WEIGHTS_MARK,
+    Code,
+    Node,
+    NodePaths,
+    Source,
+)
+
+
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 class BrokenArtifact(ValueError):
@@ -57,13 +72,16 @@ def read_manifest(folder: Path) -> dict:
         raise BrokenArtifact(f"{path} is not JSON ({error}): run 'make repair'") from None
 
 
-def find_damage(folder: Path, read_bytes: bool, only: str | None = None) -> list[str]:
+def find_damage(
+    folder: Path, read_bytes: bool, only: str | None = None, released: bool = False
+) -> list[str]:
     """What is wrong with an artifact's files, one line each; empty when nothing is.
 
     Args:
         folder: the node's folder.
         read_bytes: compare sha256 too, not only names and sizes.
         only: look at this file alone.
+        released: weights that were given up on purpose (see `release`) are no damage.
     """
     files = read_manifest(folder)["files"]
     if only is not None and only not in files:
@@ -72,7 +90,8 @@ def find_damage(folder: Path, read_bytes: bool, only: str | None = None) -> list
     for name, expected in files.items() if only is None else [(only, files[only])]:
         path = folder / "data" / name
         if not path.is_file():
-            damage.append(f"{path} is missing")
+            if not (released and path.suffix == WEIGHTS_SUFFIX and is_released(folder)):
+                damage.append(f"{path} is missing")
         elif path.stat().st_size != expected["size"]:
             damage.append(f"{path} has {path.stat().st_size} bytes instead of {expected['size']}")
         elif read_bytes and file_sha256(path) != expected["sha256"]:
@@ -80,15 +99,43 @@ def find_damage(folder: Path, read_bytes: bool, only: str | None = None) -> list
     return damage
 
 
-def require_whole(folder: Path, read_bytes: bool, only: str | None = None) -> None:
+def require_whole(
+    folder: Path, read_bytes: bool, only: str | None = None, released: bool = False
+) -> None:
     """Check an artifact before it is used; the arguments are those of `find_damage`.
 
     Raises:
         BrokenArtifact: names each damaged file.
     """
-    damage = find_damage(folder, read_bytes, only)
+    damage = find_damage(folder, read_bytes, only, released)
     if damage:
         raise BrokenArtifact("; ".join(damage) + ": run 'make repair'")
+
+
+# --- weights that are given up -----------------------------------------------------------------
+
+
+def is_released(folder: Path) -> bool:
+    """Whether the weights of a checkpoint were given up by `release`."""
+    return read_manifest(folder)["stage"] in RELEASABLE and not (folder / WEIGHTS_MARK).exists()
+
+
+def release(folder: Path) -> int:
+    """Delete the weights of a checkpoint; its manifest, loss history and tokenizer stay.
+
+    The mark goes first: a checkpoint that loses only some files counts as released.
+
+    Returns:
+        Bytes that were freed.
+    """
+    with FileLock(folder / ".lock"):
+        (folder / WEIGHTS_MARK).unlink(missing_ok=True)
+        (folder / RELEASED_MARK).touch()
+        weights = list((folder / "data").rglob(f"*{WEIGHTS_SUFFIX}"))
+        freed = sum(path.stat().st_size for path in weights)
+        for path in weights:
+            path.unlink()
+    return freed
 
 
 # --- building -----------------------------------------------------------------------------------
@@ -245,7 +292,7 @@ def _origins(upstream: Mapping) -> dict[str, dict]:
             origins[name] = {"digest": above["digest"]}
         else:
             folder = Path(above["node"])
-            require_whole(folder, read_bytes=False)
+            require_whole(folder, read_bytes=False, released=True)
             origins[name] = {"key": above["key"], "digest": read_manifest(folder)["digest"]}
     return origins
 
@@ -292,12 +339,16 @@ def _put_in_place(unfinished: Path, folder: Path, manifest: Mapping) -> None:
             print(f"{folder} was built by another process; kept as it is", file=sys.stderr)
         else:
             _replace_data(unfinished, folder)
+            if manifest["stage"] in RELEASABLE:
+                (folder / WEIGHTS_MARK).touch()
             text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
             write_atomically(folder / "manifest.json", text)
 
 
 def _replace_data(unfinished: Path, folder: Path) -> None:
     data = folder / "data"
+    for mark in (WEIGHTS_MARK, RELEASED_MARK):
+        (folder / mark).unlink(missing_ok=True)
     if data.exists():
         # Left by a process that died between the rename and the manifest.
         leftover = folder / f".leftover.{unique_suffix()}"

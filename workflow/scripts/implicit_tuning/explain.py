@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from implicit_tuning.artifact import read_manifest
+from implicit_tuning.artifact import is_released, read_manifest
 from implicit_tuning.nodes import CUT_OFF, Node, NodePaths, Unpublished
 from implicit_tuning.plan import Plan
 
@@ -36,7 +36,8 @@ def explain(node: Node, paths: NodePaths) -> list[str]:
     except Unpublished as missing:
         return [f"{node.name}: waits for {missing.node.name}, whose content is part of its key"]
     if paths.is_built(node):
-        return [f"{node.name}: up to date, {folder}"]
+        given_up = ", weights given up" if is_released(folder) else ""
+        return [f"{node.name}: up to date{given_up}, {folder}"]
     sibling = _newest_sibling(folder)
     if sibling is None:
         return [f"{node.name}: never built; it will be {folder}"]

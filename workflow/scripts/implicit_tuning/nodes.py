@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 # Raised by hand when the layout of artifacts changes: the machinery below is in no fingerprint.
-ARTIFACT_FORMAT = 1
+ARTIFACT_FORMAT = 2
 PACKAGE = "implicit_tuning"
 SCRIPTS = Path(__file__).resolve().parents[1]
 MACHINERY = frozenset(f"{PACKAGE}.{name}" for name in ("nodes", "artifact", "digests"))
@@ -34,6 +34,13 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
 }
 # Stages whose readers depend on the bytes that came out, not on how they were made.
 CUT_OFF = frozenset({"format"})
+# Stages whose weights may be given up once every node that loads them is built. One of two marks
+# stands beside the manifest: a node that loads weights asks for the first, and so has them made
+# again; who gives them up asks for the second.
+RELEASABLE = frozenset({"finetune"})
+LOADS_WEIGHTS = frozenset({"generate"})
+WEIGHTS_MARK = "weights"
+RELEASED_MARK = "released"
 
 
 def canonical_json(value: object) -> str:
@@ -289,6 +296,10 @@ class NodePaths:
     def manifest(self, node: Node) -> Path:
         """The file that says that a node is built; written last."""
         return self.folder(node) / "manifest.json"
+
+    def weights(self, node: Node) -> Path:
+        """The mark that says that a checkpoint still has its weights."""
+        return self.folder(node) / WEIGHTS_MARK
 
     def is_built(self, node: Node) -> bool:
         """Whether the node's manifest stands (its files are checked by its readers)."""

@@ -2,10 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from implicit_tuning.config import Config, merge
 from implicit_tuning.digests import DigestMemory
-from implicit_tuning.nodes import LEVELS, PACKAGE, Code, Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes import (
+    LEVELS,
+    LOADS_WEIGHTS,
+    PACKAGE,
+    RELEASABLE,
+    Code,
+    Node,
+    NodePaths,
+    Source,
+    Unpublished,
+)
 from implicit_tuning.paper import in_order
 
 # Libraries whose versions decide the result of a stage.
@@ -14,6 +25,8 @@ TRAINING_LIBRARIES = (*MODEL_LIBRARIES, "accelerate", "numpy")
 JUDGE_LIBRARIES = {"oracle": ("alpaca-eval",), "mean_logprob": ("alpaca-eval", *MODEL_LIBRARIES)}
 TABLE_LIBRARIES = ("pandas", "numpy", "scipy", "tabulate")
 FIGURE_LIBRARIES = ("pandas", "matplotlib")
+# Stages whose nodes a run asks for by themselves; the others are built for them.
+ASKED_FOR = ("format", "judge", "table", "figure")
 # The keys of `rules` that each rule of the adapter uses.
 RULE_KEYS = {
     "eos": ("eos_ramp_tokens", "eos_strength", "eos_after_ramp"),
@@ -58,6 +71,19 @@ class Plan:
             return "response"
         broad = self.config.adaptations[self.config.reference]["data"]
         return "instruction" if chosen["data"] == broad else "single_task"
+
+    def loading(self, checkpoint: Node) -> list[Node]:
+        """The nodes that load the weights of a checkpoint."""
+        return self._loading.get(checkpoint, [])
+
+    @cached_property
+    def _loading(self) -> dict[Node, list[Node]]:
+        loading: dict[Node, list[Node]] = {}
+        for node in self.nodes.values():
+            for above in node.upstream.values() if node.stage in LOADS_WEIGHTS else ():
+                if isinstance(above, Node):
+                    loading.setdefault(above, []).append(node)
+        return loading
 
     def add(self, node: Node) -> Node:
         """Enter a node at its levels, which no other node may have."""
@@ -286,11 +312,34 @@ def is_built(paths: NodePaths, node: Node) -> bool:
         return False
 
 
-def count_by_stage(plan: Plan, paths: NodePaths) -> list[tuple[str, int, int]]:
-    """Stage, nodes of the config, nodes that stand already; for each stage with nodes."""
+def pending(plan: Plan, paths: NodePaths) -> set[Node]:
+    """What a run would build: what it asks for and lacks, and what that needs and lacks in turn.
+
+    A lost node that nobody needs is not among them; a checkpoint whose weights were given up is,
+    where a pending node loads them.
+    """
+    asked = [n for n in plan.nodes.values() if n.stage in ASKED_FOR and not is_built(paths, n)]
+    found: set[Node] = set()
+    while asked:
+        node = asked.pop()
+        found.add(node)
+        above = [n for n in node.upstream.values() if isinstance(n, Node) and n not in found]
+        asked += [n for n in above if not is_built(paths, n) or _lacks_weights(paths, n, node)]
+    return found
+
+
+def _lacks_weights(paths: NodePaths, above: Node, reader: Node) -> bool:
+    loads = reader.stage in LOADS_WEIGHTS and above.stage in RELEASABLE
+    return loads and not paths.weights(above).is_file()
+
+
+def count_by_stage(plan: Plan, paths: NodePaths) -> list[tuple[str, int, int, int]]:
+    """Stage, nodes of the config, nodes that stand, nodes to do; for each stage with nodes."""
+    todo = pending(plan, paths)
     counts = []
     for stage in LEVELS:
         nodes = plan.stage(stage)
         if nodes:
-            counts.append((stage, len(nodes), sum(is_built(paths, node) for node in nodes)))
+            built = sum(is_built(paths, node) for node in nodes)
+            counts.append((stage, len(nodes), built, sum(node in todo for node in nodes)))
     return counts

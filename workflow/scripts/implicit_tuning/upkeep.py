@@ -78,7 +78,7 @@ def _damaged(nodes: list[Node], paths: NodePaths) -> list[Finding]:
 
 def _damage(node: Node, paths: NodePaths) -> list[str]:
     try:
-        return find_damage(paths.folder(node), read_bytes=True)
+        return find_damage(paths.folder(node), read_bytes=True, released=True)
     except BrokenArtifact as error:
         return [str(error)]
 
