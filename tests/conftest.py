@@ -1,6 +1,7 @@
 """What several test modules need: a job's spec without a workflow around it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ from implicit_tuning.nodes import Code
 def repository() -> Path:
     """The root of the repository."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def no_openai_environment(monkeypatch):
+    """No key and no address of an endpoint but those that a test sets."""
+    for name in [name for name in os.environ if name.startswith("OPENAI")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

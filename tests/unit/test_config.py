@@ -194,3 +194,33 @@ def test_later_files_override_earlier_ones_key_by_key(root):
     assert config.training["epochs"] == 7
     assert config.training["batch_examples"] == 16
     assert config.seeds == (3,)
+
+
+CHAT = {"kind": "hf_logits", "path": "chat", "batch_size": 4, "dtype": "float32", "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (CHAT, "judges.oracle.path: '.*chat' does not exist"),
+        ({**CHAT, "path": "config"}, "judges.oracle.path: '.*config' lacks config.json"),
+        ({**CHAT, "dtype": "float16"}, "judges.oracle.dtype: 'float16' is not possible"),
+        ({"kind": "hf_logits"}, "judges.oracle.path: missing: a judge of kind 'hf_logits' needs"),
+        (
+            {"kind": "oracle", "df_gamed": "none.csv"},
+            "judges.oracle.df_gamed: '.*none.csv' does not exist; .* or remove the key",
+        ),
+        ({"kind": "oracle", "calibration": "config"}, "judges.oracle.calibration: .* is a folder"),
+    ],
+)
+def test_a_mistake_about_a_judge_is_named(root, raw, entry, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(changed(raw, "judges/oracle", entry), root)
+
+
+def test_files_of_a_judge_are_found_below_data_root_and_its_calibration_may_be_missing(root, raw):
+    (root / "df_gamed.csv").write_text("")
+    entry = {"kind": "oracle", "df_gamed": "df_gamed.csv", "calibration": "later.json"}
+    judge = load_config(changed(raw, "judges/oracle", entry), root).judges["oracle"]
+    assert judge["df_gamed"] == root / "df_gamed.csv"
+    assert judge["calibration"] == root / "later.json"

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from implicit_tuning import judging
+from implicit_tuning.nodes import PACKAGE, SCRIPTS, Code
+
 WITHOUT_MODEL = [
     "implicit_tuning.artifact",
     "implicit_tuning.chat",
@@ -13,6 +16,10 @@ WITHOUT_MODEL = [
     "implicit_tuning.figures",
     "implicit_tuning.formatting",
     "implicit_tuning.judging.alpaca",
+    "implicit_tuning.judging.command",
+    "implicit_tuning.judging.kinds",
+    "implicit_tuning.judging.making",
+    "implicit_tuning.judging.openai",
     "implicit_tuning.judging.oracle",
     "implicit_tuning.organism.corpus",
     "implicit_tuning.organism.oracle",
@@ -59,3 +66,21 @@ def test_packages_import_nothing_eagerly(package, repository):
     modules = imported_by(f"implicit_tuning{package}", repository / "workflow/scripts")
     ours = {name for name in modules if name.startswith("implicit_tuning")}
     assert ours == {"implicit_tuning", f"implicit_tuning{package}"}
+
+
+def test_the_door_of_the_judging_package_opens_when_asked():
+    from implicit_tuning.judging.alpaca import Comparison, compare
+
+    assert (judging.compare, judging.Comparison) == (compare, Comparison)
+    with pytest.raises(AttributeError, match="no attribute 'comparee'"):
+        judging.comparee  # noqa: B018
+
+
+def test_no_key_depends_on_what_lies_behind_that_door():
+    """Keys are read off import statements, which would end at the door."""
+    files = [*SCRIPTS.glob("*.py"), *SCRIPTS.glob(f"{PACKAGE}/**/*.py")]
+    names = {".".join(file.relative_to(SCRIPTS).with_suffix("").parts) for file in files}
+    roots = {name for name in names if not name.endswith("__init__")}
+    assert {"judge", "table", f"{PACKAGE}.judging.alpaca"} <= roots
+    behind = {root for root in roots if f"{PACKAGE}.judging" in Code((root,)).modules}
+    assert behind == set()

@@ -9,14 +9,10 @@ import sys
 
 import pytest
 
-from implicit_tuning.judging.alpaca import (
-    InvalidOutputs,
-    JudgingFailed,
-    compare,
-    write_comparison,
-)
+from implicit_tuning.judging.alpaca import JudgingFailed, compare, write_comparison
 from implicit_tuning.judging.cache import VerdictCache
-from implicit_tuning.judging.judge import Verdict, judge_identity
+from implicit_tuning.judging.judge import Pair, Verdict, judge_identity
+from implicit_tuning.judging.rows import InvalidOutputs
 
 
 class LongerWins:
@@ -172,7 +168,9 @@ def test_fields_of_annotations_and_summary():
         "length_1": 3,
         "length_2": 6,
         "preference": 2.0,
+        "preferences": None,
         "status": "ok",
+        "verdict_logprobs_other_order": None,
         "n_cut": 1,
         "judge_id": LongerWins().judge_id,
     }
@@ -190,11 +188,101 @@ def test_fields_of_annotations_and_summary():
         "n_empty_model": 1,
         "n_empty_reference": 0,
         "n_cut": 2,
+        "n_with_logprobs": 2,
         "mean_length_model": 3.0,
         "mean_length_reference": 2.0,
+        "length_ratio": 1.5,
+        "position_consistency": None,
         "judge_id": LongerWins().judge_id,
         "length_controlled_winrate": None,
     }
+
+
+class PreferFirst:
+    """Says of each pair how sure it is of the output shown first; a judge with a position bias."""
+
+    def __init__(self, sure=0.9, failing=()):
+        self.judge_id = judge_identity("first", {"sure": sure})
+        self.seen = []
+        self._sure, self._failing = sure, failing
+
+    def judge(self, pairs):
+        self.seen += pairs
+        return [self._verdict(pair) for pair in pairs]
+
+    def _verdict(self, pair):
+        if pair in self._failing:
+            return Verdict(None, "judge_failed")
+        longer = len(pair.output_1) > len(pair.output_2)
+        preference = 2.0 - (self._sure if longer else 0.5 + self._sure / 4)
+        return Verdict(preference, logprobs={"m": -1.0 - longer}, n_cut=int(longer))
+
+
+def test_both_orders_are_judged_and_averaged_so_that_positions_cancel():
+    outputs, references = longer_shorter(12)
+    judge = PreferFirst()
+    comparison = compare(outputs, references, judge, both_orders=True)
+    assert len(judge.seen) == len(set(judge.seen)) == 24
+    shown = [{pair[1:] for pair in judge.seen if pair[0] == row["instruction"]} for row in outputs]
+    assert shown == [{("longer answer", "short"), ("short", "longer answer")}] * 12
+    for row in comparison.annotations:
+        shown_first, shown_second = 1.9, 1.275  # for the longer output, which is the model's
+        drawn, other = row["preferences"]
+        assert (drawn, other) == pytest.approx(
+            (shown_first, shown_second) if row["order_switched"] else (shown_second, shown_first)
+        )
+        assert row["preference"] == pytest.approx((1.9 + 1.275) / 2)
+        logprobs = [row["verdict_logprobs"], row["verdict_logprobs_other_order"]]
+        expected = [{"m": -2.0}, {"m": -1.0}]
+        assert logprobs == (expected if row["order_switched"] else expected[::-1])
+        assert row["n_cut"] == 1
+    assert comparison.summary["win_rate"] == pytest.approx(100 * (1.9 + 1.275) / 2 - 100)
+    turned = compare(references, outputs, PreferFirst(), both_orders=True).summary
+    assert turned["win_rate"] + comparison.summary["win_rate"] == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(("judge", "consistency"), [(PreferFirst(), 0.0), (LongerWins(), 100.0)])
+def test_position_consistency_is_the_share_of_pairs_with_one_winner_in_both_orders(
+    judge, consistency
+):
+    outputs, references = longer_shorter(5)
+    outputs[0]["output"] = "short"
+    summary = compare(outputs, references, judge, both_orders=True).summary
+    assert summary["position_consistency"] == consistency
+    assert compare(outputs, references, judge).summary["position_consistency"] is None
+
+
+def test_a_pair_without_a_verdict_in_one_order_has_none():
+    outputs, references = longer_shorter(3)
+    half = Pair("question 1", "short", "longer answer")
+    comparison = compare(
+        outputs, references, PreferFirst(failing=[half]), both_orders=True, max_failed=1
+    )
+    row = comparison.annotations[1]
+    assert (row["preference"], row["status"]) == (None, "judge_failed")
+    assert sorted(row["preferences"], key=str) == [1.9, None]
+    assert comparison.summary["n_failed"] == 1
+
+
+def test_a_judge_may_ask_for_both_orders_itself():
+    class Both(LongerWins):
+        both_orders = True
+
+    outputs, references = longer_shorter(4)
+    judge = Both()
+    compare(outputs, references, judge)
+    assert len(judge.seen) == 8
+
+
+def test_verdicts_of_each_order_are_cached_for_themselves(tmp_path):
+    outputs, references = longer_shorter(6)
+    cache = tmp_path / "verdicts.jsonl"
+    compare(outputs, references, LongerWins(), cache=cache)
+    second, third = LongerWins(), LongerWins()
+    both = compare(outputs, references, second, cache=cache, both_orders=True)
+    assert len(second.seen) == 6
+    assert compare(outputs, references, third, cache=cache, both_orders=True) == both
+    assert third.seen == []
 
 
 def test_index_is_taken_from_the_rows():

@@ -1,5 +1,8 @@
 """The plan of the default experiment: its nodes, and what is in whose key."""
 
+import json
+import shutil
+
 import pytest
 
 from implicit_tuning.config import read_config
@@ -101,3 +104,75 @@ def test_overrides_of_an_adaptation_reach_its_finetune_alone(plan_with):
         if node.stage == "finetune" and before.nodes[key].plan_key != node.plan_key
     }
     assert changed == {"chess"}
+
+
+# --- judges -------------------------------------------------------------------------------------
+
+LIKELY = {"kind": "mean_logprob", "base": "organism-llama", "batch_size": 8}
+
+
+def judged_by(plan_with, **entry):
+    judges = json.dumps({"mine": {**LIKELY, **entry}})
+    return plan_with("judge=mine", f"judges={judges}")
+
+
+def changed_stages(before, after):
+    keys = {name: node.plan_key for name, node in before.nodes.items()}
+    return {node.stage for name, node in after.nodes.items() if keys[name] != node.plan_key}
+
+
+def test_a_calibration_is_in_the_keys_of_tables_alone(plan_with, tmp_path):
+    file = tmp_path / "calibration.json"
+    without, named = judged_by(plan_with), judged_by(plan_with, calibration=str(file))
+    assert changed_stages(without, named) == set()
+    file.write_text("{}")
+    calibrated = judged_by(plan_with, calibration=str(file))
+    assert changed_stages(without, calibrated) == {"table", "figure"}
+    assert calibrated.nodes["table", ("loss",)].plan_key == (
+        without.nodes["table", ("loss",)].plan_key
+    )
+    file.write_text('{"other": 1}')
+    again = judged_by(plan_with, calibration=str(file))
+    assert changed_stages(calibrated, again) == {"table", "figure"}
+
+
+@pytest.mark.parametrize("entry", [{"both_orders": True}, {"length_controlled": True}])
+def test_ways_to_use_verdicts_rejudge_from_the_same_cache(plan_with, entry):
+    before, after = judged_by(plan_with), judged_by(plan_with, **entry)
+    assert changed_stages(before, after) == {"judge", "table", "figure"}
+    for one, other in zip(before.stage("judge"), after.stage("judge"), strict=True):
+        assert one.cache_key == other.cache_key != other.plan_key
+
+
+def test_every_comparison_has_a_cache_of_its_own_that_outlives_changed_runs(plan_with):
+    before, after = plan_with(), plan_with("training={epochs: 3}")
+    keys = [node.cache_key for node in before.stage("judge")]
+    assert len(set(keys)) == len(keys) == 52
+    assert [node.cache_key for node in after.stage("judge")] == keys
+    other_kind = judged_by(plan_with)
+    assert not {node.cache_key for node in other_kind.stage("judge")} & set(keys)
+
+
+def test_df_gamed_and_a_model_folder_are_known_by_content(plan_with, tmp_path, repository):
+    file = tmp_path / "df_gamed.csv"
+    file.write_text("a\n")
+    before = judged_by(plan_with, df_gamed=str(file))
+    (tmp_path / "moved.csv").write_text("a\n")
+    assert (
+        changed_stages(before, judged_by(plan_with, df_gamed=str(tmp_path / "moved.csv"))) == set()
+    )
+    file.write_text("b\n")
+    after = judged_by(plan_with, df_gamed=str(file))
+    assert changed_stages(before, after) == {"judge", "table", "figure"}
+
+    chat = {"kind": "hf_logits", "batch_size": 4, "dtype": "float32", "device": "cpu"}
+    shutil.copytree(repository / "resources/organism/llama", tmp_path / "model")
+    keys = []
+    for folder in (repository / "resources/organism/llama", tmp_path / "model"):
+        plan = plan_with(
+            "judge=mine", f"judges={json.dumps({'mine': {**chat, 'path': str(folder)}})}"
+        )
+        node = plan.stage("judge")[0]
+        assert node.upstream["judge"].path == folder.resolve()
+        keys.append(node.plan_key)
+    assert keys[0] == keys[1]

@@ -1,5 +1,6 @@
 """The main table, the rule ablation, and their files."""
 
+import csv
 import json
 import random
 
@@ -11,9 +12,11 @@ from implicit_tuning.tables import (
     main_table,
     read_comparison,
     rules_table,
+    with_judge,
     without_paper,
     write_table,
 )
+from table import build_table
 
 LABEL = "model organism, by construction"
 ADAPTATIONS = ["base", "instruction", "response", "chess", "shuffled", "rules", "rules-no-eos"]
@@ -36,7 +39,8 @@ def annotations(win_probability, seed, count=60):
 def result(adaptation, reference_seed, win_probability=0.4, base="a", **changes):
     seed = None if adaptation.startswith(("base", "rules")) else reference_seed
     rows = annotations(win_probability, reference_seed)
-    values = {"seed": seed, "judge": "oracle", "annotations": rows, "summary": {}} | changes
+    summary = {"judge_id": "oracle-1", "length_controlled_winrate": None}
+    values = {"seed": seed, "judge": "oracle", "annotations": rows, "summary": summary} | changes
     return ComparisonResult(base, adaptation, reference_seed=reference_seed, **values)
 
 
@@ -62,6 +66,7 @@ def test_main_table_has_exactly_its_columns_and_rows_in_order():
         "win_rate_high",
         "n",
         "length_ratio",
+        "length_controlled_win_rate",
         "paper_llama2_7b",
         "paper_olmo_7b",
         "judge",
@@ -151,6 +156,66 @@ def test_judges_are_kept_apart():
     runs = [result("response", 1, judge=judge) for judge in ("oracle", "mean_logprob")]
     table = main_table(runs, ADAPTATIONS, LABEL, NOTES)
     assert list(table["judge"]) == ["oracle", "oracle", "mean_logprob", "mean_logprob"]
+
+
+def length_controlled(seed, rate):
+    summary = {"judge_id": "gpt-1", "length_controlled_winrate": rate}
+    return result("response", seed, summary=summary)
+
+
+def test_length_controlled_rates_stand_beside_the_raw_ones_and_have_a_mean_if_all_are_known():
+    table = main_table(
+        [length_controlled(1, 40.0), length_controlled(2, 44.0)], ADAPTATIONS, "", {}
+    )
+    assert list(table["length_controlled_win_rate"]) == [40.0, 44.0, 42.0]
+    table = main_table(
+        [length_controlled(1, 40.0), length_controlled(2, None)], ADAPTATIONS, "", {}
+    )
+    assert table["length_controlled_win_rate"].isna().tolist() == [False, True, True]
+
+
+def calibration_file(folder, judge_id="likely-1"):
+    measures = {"agreement": {"value": 78.125, "low": 75.04, "high": 81.06, "unit": "%"}}
+    content = {"judge_id": judge_id, "yardstick": "gpt4", "n_pairs": 805, "measures": measures}
+    (folder / "calibration.json").write_text(json.dumps(content))
+    return folder / "calibration.json"
+
+
+def test_a_calibrated_judge_s_agreement_stands_in_the_label(tmp_path):
+    runs = [result("response", 1, summary={"judge_id": "likely-1"})]
+    file = calibration_file(tmp_path)
+    assert with_judge("mine", runs, False, file) == (
+        "mine; judge agrees with gpt4 on 78.1 % [75.0, 81.1] of 805 pairs"
+    )
+    assert with_judge("", runs, False, None) == "judge not calibrated"
+    assert with_judge("mine", runs, True, None) == "mine"
+
+
+def test_the_calibration_of_another_judge_is_none(tmp_path):
+    runs = [result("response", seed, summary={"judge_id": "likely-2"}) for seed in (1, 2)]
+    label = with_judge("mine", runs, False, calibration_file(tmp_path))
+    assert label == "mine; judge not calibrated (its calibration is of judge likely-1)"
+    mixed = [runs[0], result("response", 2, summary={"judge_id": "likely-1"})]
+    assert "not calibrated" in with_judge("mine", mixed, False, calibration_file(tmp_path))
+
+
+def test_the_judge_s_agreement_stands_in_every_row_and_above_the_table(tmp_path):
+    for seed in (1, 2):
+        folder = tmp_path / f"comparison-{seed}"
+        folder.mkdir()
+        rows = "".join(json.dumps(row) + "\n" for row in annotations(0.4, seed))
+        (folder / "annotations.jsonl").write_text(rows)
+        summary = {"judge_id": "likely-1", "length_controlled_winrate": None}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    inputs = {f"a/response/{s}/set/{s}/likely": tmp_path / f"comparison-{s}" for s in (1, 2)}
+    build_table(
+        inputs, tmp_path, "main", "mine", "instruction", ADAPTATIONS, {},
+        judge_is_truth=False, calibration=calibration_file(tmp_path),
+    )  # fmt: skip
+    note = "mine; judge agrees with gpt4 on 78.1 % [75.0, 81.1] of 805 pairs"
+    with (tmp_path / "main.csv").open() as file:
+        assert {row["note"] for row in csv.DictReader(file)} == {note}
+    assert (tmp_path / "main.md").read_text().startswith(f"**{note}.** Win rates in %")
 
 
 def rules_grid():

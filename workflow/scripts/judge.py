@@ -1,9 +1,11 @@
 """Compare a run's outputs with its reference's, through alpaca-eval, under the chosen judge."""
 
 from implicit_tuning.artifact import Job, building
-from implicit_tuning.digests import source_sha256
 from implicit_tuning.judging.alpaca import compare, write_comparison
 from implicit_tuning.judging.judge import Judge
+from implicit_tuning.judging.length_control import LengthControl
+from implicit_tuning.judging.making import Needs, make_judge
+from implicit_tuning.logs import show_messages
 from implicit_tuning.reading import read_rows
 
 
@@ -12,30 +14,40 @@ def judge_node(job: Job) -> dict:
     comparison = compare(
         outputs=list(read_rows(job.read("outputs", "outputs.jsonl"))),
         references=list(read_rows(job.read("references", "outputs.jsonl"))),
-        judge=make_judge(job),
+        judge=judge_of(job),
         cache=job.cache,
-        max_failed=job.settings["judge"].get("max_failed", 0),
+        max_failed=job.settings["comparison"]["max_failed"],
+        both_orders=job.settings["comparison"]["both_orders"],
+        length_control=length_control(job),
     )
     write_comparison(comparison, job.data)
     return comparison.summary
 
 
-def make_judge(job: Job) -> Judge:
-    """The judge of the node's kind, imported alone: only some need torch."""
-    settings = job.settings["judge"]
-    if settings["kind"] == "oracle":
-        from implicit_tuning.judging.oracle import OracleJudge
+def judge_of(job: Job) -> Judge:
+    """The node's judge."""
 
+    def truths() -> dict:
         rows = read_rows(job.read("instructions", "instructions.jsonl"))
-        return OracleJudge({row["instruction"]: row["truth"] for row in rows})
-    from implicit_tuning.chat import ChatFormat
-    from implicit_tuning.judging.mean_logprob import MeanLogprobJudge
+        return {row["instruction"]: row["truth"] for row in rows}
 
-    base = job.read("judge")
-    chat_format = ChatFormat(**job.settings["chat"])
-    return MeanLogprobJudge(base, source_sha256(base), chat_format, settings["batch_size"])
+    needs = Needs(
+        truths=truths,
+        model=lambda: job.read("judge"),
+        chat=job.settings.get("chat", {}),
+        spending=job.cache.parents[1] / "spending",  # one for all comparisons of these results
+    )
+    return make_judge(job.settings["judge"], job.runtime, needs)
+
+
+def length_control(job: Job) -> LengthControl | None:
+    """What the length-controlled win rate needs, if the judge is declared to share its bias."""
+    if not job.settings["comparison"]["length_controlled"]:
+        return None
+    return LengthControl(job.read("df_gamed") if "df_gamed" in job.upstream else None)
 
 
 if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
+        show_messages()
         job.facts.update(judge_node(job))

@@ -11,6 +11,7 @@ from implicit_tuning.tables import (
     main_table,
     read_comparison,
     rules_table,
+    with_judge,
     without_paper,
     write_table,
 )
@@ -32,6 +33,8 @@ def build_table(
     reference: str,
     adaptations: Sequence[str],
     notes: Mapping[str, str],
+    judge_is_truth: bool = True,
+    calibration: Path | None = None,
 ) -> None:
     """Write <table>.csv, and a Markdown of it for reading.
 
@@ -44,12 +47,15 @@ def build_table(
         reference: the adaptation that every run was compared with.
         adaptations: all of them, in the order of rows.
         notes: remarks on single adaptations.
+        judge_is_truth: whether the judge is right by construction ("loss" has none).
+        calibration: the calibration.json of the judge.
     """
     if table == "loss":
         loss = pd.concat([read_history(name, file) for name, file in inputs.items()])
         loss.to_csv(destination / "loss.csv", index=False, float_format="%.6g")
         return
     comparisons = [read_comparison(name, folder) for name, folder in inputs.items()]
+    label = with_judge(label, comparisons, judge_is_truth, calibration)
     builders: dict[str, Callable[[], pd.DataFrame]] = {
         "main": lambda: main_table(comparisons, adaptations, label, notes),
         "rules": lambda: rules_table(comparisons, label),
@@ -86,4 +92,5 @@ if __name__ == "__main__":
         # Of a finetune only its history is read: hashing its weights would take minutes at 7B.
         file = HISTORY if job.settings["table"] == "loss" else None
         inputs = {name: job.read(name, file) for name in job.upstream}
-        build_table(inputs, job.data, **job.settings)
+        calibration = inputs.pop("calibration", None)
+        build_table(inputs, job.data, **job.settings, calibration=calibration)

@@ -1,6 +1,7 @@
-"""Commands beside the workflow: plan, check, verify, repair, explain, prune, unlock, preview."""
+"""Commands beside the workflow, from plan and check to judge; --help lists them."""
 
 import argparse
+import json
 import shlex
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 from implicit_tuning.artifact import BrokenArtifact
 from implicit_tuning.config import ConfigError, read_config
 from implicit_tuning.digests import DigestMemory
-from implicit_tuning.nodes import NodePaths, Unpublished
+from implicit_tuning.logs import show_messages
+from implicit_tuning.nodes import Node, NodePaths, Unpublished
 from implicit_tuning.plan import Plan, build_plan, count_by_stage
 
 RESULTS = Path("results")
@@ -31,7 +33,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m implicit_tuning", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for command in (plan, check, verify, repair, explain, prune, unlock, preview):
+    for command in (plan, check, verify, repair, explain, prune, unlock, preview, judge, calibrate):
         sub = commands.add_parser(
             command.__name__, help=command.__doc__, description=command.__doc__
         )
@@ -52,9 +54,51 @@ def _parser() -> argparse.ArgumentParser:
         )
         if command is explain:
             sub.add_argument("node", help="name of a node, as in its path, or the start of names")
+        if command is judge:
+            _add_judge_arguments(sub)
+        if command is calibrate:
+            _add_calibrate_arguments(sub)
         if command is prune:
             sub.add_argument("--force", action="store_true", help="delete what is listed")
     return parser
+
+
+def _add_judge_arguments(parser: argparse.ArgumentParser) -> None:
+    rows = "rows with instruction, output and generator, as AlpacaEval's; .json or .jsonl"
+    parser.add_argument("--outputs", type=Path, required=True, metavar="FILE", help=rows)
+    parser.add_argument(
+        "--references",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="what they are judged against: the same instructions in the same order",
+    )
+    _add_judge_argument(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="for annotations.jsonl and summary.json; verdicts are kept beside it, in "
+        "FOLDER.verdicts.jsonl, and are not asked for again",
+    )
+
+
+def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_judge_argument(parser)
+    parser.add_argument(
+        "--annotations",
+        nargs="+",
+        required=True,
+        metavar="FILE_OR_URL",
+        help="stored verdicts in the layout of alpaca_eval's annotations.json; a URL is fetched "
+        "once, into results/cache",
+    )
+
+
+def _add_judge_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--judge", metavar="NAME", help="a name under `judges` of the config (default: its `judge`)"
+    )
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[Plan, NodePaths]:
@@ -90,11 +134,15 @@ def verify(arguments: argparse.Namespace) -> int:
     from implicit_tuning import upkeep
 
     made, paths = _plan(arguments)
-    findings = upkeep.verify(made, paths)
-    for finding in findings:
+    done = upkeep.verify(made, paths)
+    for finding in done.findings:
         print(finding.text)
-    print(f"{len(made.nodes)} artifacts, {len(findings)} problems")
-    return 1 if findings else 0
+    megabytes = done.n_bytes / 1e6
+    print(
+        f"{len(made.nodes)} artifacts, {megabytes:.1f} MB in {done.seconds:.1f} s "
+        f"({megabytes / done.seconds:.0f} MB/s), {len(done.findings)} problems"
+    )
+    return 1 if done.findings else 0
 
 
 def repair(arguments: argparse.Namespace) -> int:
@@ -104,7 +152,7 @@ def repair(arguments: argparse.Namespace) -> int:
     if _refuse_while_running("repair"):
         return 1
     made, paths = _plan(arguments)
-    findings = upkeep.verify(made, paths)
+    findings = upkeep.verify(made, paths).findings
     for finding in findings:
         print(finding.text)
     targets = upkeep.withdraw(findings, paths)
@@ -170,6 +218,52 @@ def preview(arguments: argparse.Namespace) -> int:
     made, paths = _plan(arguments)
     print(preview_main(made, paths))
     return 0
+
+
+def judge(arguments: argparse.Namespace) -> int:
+    """compare two files of outputs, under a judge of the config"""
+    from implicit_tuning.judging.command import describe, judge_files
+    from implicit_tuning.judging.judge import JudgingFailed
+
+    _, node, paths = _judge_of_config(arguments)
+    try:
+        comparison = judge_files(
+            arguments.outputs, arguments.references, node, paths, arguments.out
+        )
+    except (ValueError, OSError, JudgingFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(describe(comparison))
+    return 0
+
+
+def calibrate(arguments: argparse.Namespace) -> int:
+    """how far a judge agrees with stored verdicts of people or of another judge"""
+    from implicit_tuning.judging.calibrating import calibrate_files, calibration_folder, describe
+    from implicit_tuning.judging.judge import JudgingFailed
+
+    made, node, paths = _judge_of_config(arguments)
+    name = made.config.judge
+    try:
+        calibration = calibrate_files(name, arguments.annotations, node, paths)
+    except (ValueError, OSError, JudgingFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"\n{describe(calibration)}\n")
+    file = calibration_folder(name, paths) / "calibration.json"
+    named = made.config.judges[name].get("calibration")
+    if named is None or named.resolve() != file.resolve():
+        print(f"for the tables: write 'calibration: {file}' under judges.{name}")
+    return 0
+
+
+def _judge_of_config(arguments: argparse.Namespace) -> tuple[Plan, Node, NodePaths]:
+    """The plan under the judge that was asked for, and a comparison of it."""
+    show_messages()
+    if arguments.judge is not None:
+        arguments.config = [*arguments.config, f"judge={json.dumps(arguments.judge)}"]
+    made, paths = _plan(arguments)
+    return made, made.stage("judge")[0], paths
 
 
 if __name__ == "__main__":

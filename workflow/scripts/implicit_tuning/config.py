@@ -4,6 +4,7 @@ All problems are found before any job starts and reported together, each with ke
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ import jsonschema
 import yaml
 
 from implicit_tuning.chat import ChatFormat
+from implicit_tuning.judging.kinds import FILES, KINDS
 from implicit_tuning.nodes import PACKAGE, module_path
 from implicit_tuning.organism.bases import RECIPES
 from implicit_tuning.organism.rows import SOURCES as ORGANISM_SOURCES
@@ -42,7 +44,13 @@ FIXES = {
     "exclusiveMinimum": ": give more than {}",
     "not": ": the name is taken; choose another",
 }
-JUDGE_KEYS = {"oracle": frozenset(), "mean_logprob": frozenset({"base", "batch_size"})}
+# A secret that was put where none belongs is not printed.
+SECRET_NAME = re.compile(r"api_?key|secret|password|passwd|token$", re.IGNORECASE)
+NEVER_SHOWN = frozenset({"api_key_env", "base_url"})
+SECRET_FIX = (
+    "a secret stands in an environment variable, never in a config: write the variable's name "
+    "into 'api_key_env'"
+)
 # The function that makes a module of implicit_tuning/datasets a formatter of this kind.
 BUILDERS = {"training": "to_messages", "evaluation": "to_item"}
 BASE_FILES = {
@@ -65,7 +73,7 @@ class ConfigError(ValueError):
 class Config:
     """One experiment; the fields are the top-level keys of config.yaml, where they are explained.
 
-    `bases` and `datasets` have their `path` made absolute.
+    `bases`, `datasets` and `judges` have their paths made absolute.
     """
 
     experiment: str
@@ -132,7 +140,9 @@ def load_config(raw: Mapping, root: Path) -> Config:
         raise ConfigError(problems)
     data_root = root / values.pop("data_root", ".")
     values["datasets"] = {name: _located(entry, data_root) for name, entry in datasets.items()}
-    values["bases"] = {name: _located(entry, data_root) for name, entry in values["bases"].items()}
+    for section in ("bases", "judges"):
+        entries = values[section].items()
+        values[section] = {name: _located(entry, data_root) for name, entry in entries}
     values["seeds"] = tuple(values["seeds"])
     config = Config(**{f.name: values[f.name] for f in fields(Config) if f.name in values})
     # Two adaptations on one data set meet the same problem.
@@ -184,9 +194,8 @@ def _read_yaml(file: Path) -> dict:
 
 
 def _located(entry: Mapping, data_root: Path) -> dict:
-    if "path" not in entry:
-        return dict(entry)
-    return {**entry, "path": (data_root / entry["path"]).resolve()}
+    files = {key: (data_root / entry[key]).resolve() for key in ("path", *FILES) if key in entry}
+    return {**entry, **files}
 
 
 # --- schema -------------------------------------------------------------------------------------
@@ -240,11 +249,15 @@ def _schema_problems(values: Mapping, schema: Mapping) -> Iterator[str]:
             known = error.schema["properties"]
             for unknown in sorted(set(error.instance) - set(known), key=str):
                 name = f"{key}.{unknown}" if error.absolute_path else unknown
-                value = error.instance[unknown]
-                yield f"{name}: {value!r}: unknown key; {suggest(unknown, known)}"
+                value = "(not shown)" if _is_secret(unknown) else repr(error.instance[unknown])
+                yield f"{name}: {value}: unknown key; {suggest(unknown, known)}"
+                if _is_secret(unknown):
+                    yield f"{name}: {SECRET_FIX}"
         elif error.validator == "enum":
             choices = [str(choice) for choice in error.validator_value]
             yield f"{key}: {error.instance!r} is not possible; {suggest(error.instance, choices)}"
+        elif error.validator == "pattern" and error.path[-1] in NEVER_SHOWN:
+            yield f"{key}: must match {error.validator_value} (not shown): {SECRET_FIX}"
         elif error.validator == "required":
             registry = error.absolute_path and error.absolute_path[0] == "datasets"
             file = "datasets.yaml" if registry else "config.yaml"
@@ -252,6 +265,10 @@ def _schema_problems(values: Mapping, schema: Mapping) -> Iterator[str]:
         else:
             fix = FIXES.get(error.validator, "").format(error.validator_value)
             yield f"{key}: {error.message}{fix}"
+
+
+def _is_secret(key: object) -> bool:
+    return SECRET_NAME.search(str(key)) is not None
 
 
 def suggest(wrong: object, known: Mapping | list | tuple) -> str:
@@ -373,13 +390,25 @@ def _judge_problems(config: Config) -> Iterator[str]:
             f"{where}.kind: 'oracle' knows the truth of the organism's instructions only, and "
             f"evaluation is '{config.evaluation}'; choose another judge"
         )
-    needed = JUDGE_KEYS[judge["kind"]]
-    for key in sorted(needed - set(judge)):
+    kind, given = KINDS[judge["kind"]], {key for key, value in judge.items() if value is not None}
+    for key in sorted(set(kind.required) - given):
         yield f"{where}.{key}: missing: a judge of kind '{judge['kind']}' needs it"
-    for key in sorted(set(judge) - needed - {"kind", "max_failed"}):
+    for key in sorted(set(judge) - kind.keys):
         yield f"{where}.{key}: {judge[key]!r}: a judge of kind '{judge['kind']}' has no such key"
-    if "base" in needed & set(judge) and judge["base"] not in config.bases:
+    for key in sorted(set(kind.together) & given):
+        for other in sorted(set(kind.together[key]) - given):
+            yield f"{where}.{other}: missing: '{key}' needs it beside it; add it"
+    if kind.loads_base and judge.get("base", "") not in ("", *config.bases):
         yield f"{where}.base: '{judge['base']}' is no base; {suggest(judge['base'], config.bases)}"
+    if kind.loads_folder and "path" in judge:
+        yield from _folder_problems(f"{where}.path", judge["path"])
+    if "df_gamed" in judge and not judge["df_gamed"].is_file():
+        yield (
+            f"{where}.df_gamed: '{judge['df_gamed']}' does not exist; correct the path, or remove "
+            "the key to go without length-controlled win rates"
+        )
+    if "calibration" in judge and judge["calibration"].is_dir():
+        yield f"{where}.calibration: '{judge['calibration']}' is a folder; give the file in it"
 
 
 def _base_problems(config: Config, name: str, base: Mapping) -> Iterator[str]:
@@ -388,7 +417,11 @@ def _base_problems(config: Config, name: str, base: Mapping) -> Iterator[str]:
         yield f"bases.{name}.recipe: '{base['recipe']}' is no recipe; {known}"
     if config.pretrain_base == "rebuild" and "recipe" in base:
         return
-    path, where = base["path"], f"bases.{name}.path"
+    yield from _folder_problems(f"bases.{name}.path", base["path"])
+
+
+def _folder_problems(where: str, path: Path) -> Iterator[str]:
+    """What a model folder lacks."""
     if not path.is_dir():
         what = "is a file, not a model folder" if path.is_file() else "does not exist"
         yield f"{where}: '{path}' {what}; correct the path, or data_root"

@@ -6,6 +6,14 @@ from functools import cached_property
 
 from implicit_tuning.config import Config, merge
 from implicit_tuning.digests import DigestMemory
+from implicit_tuning.judging.kinds import (
+    ALWAYS,
+    KINDS,
+    LENGTH_CONTROL_LIBRARIES,
+    comparison_settings,
+    identity_settings,
+    runtime_settings,
+)
 from implicit_tuning.nodes import (
     LEVELS,
     LOADS_WEIGHTS,
@@ -22,7 +30,6 @@ from implicit_tuning.paper import in_order
 # Libraries whose versions decide the result of a stage.
 MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
 TRAINING_LIBRARIES = (*MODEL_LIBRARIES, "accelerate", "numpy")
-JUDGE_LIBRARIES = {"oracle": ("alpaca-eval",), "mean_logprob": ("alpaca-eval", *MODEL_LIBRARIES)}
 TABLE_LIBRARIES = ("pandas", "numpy", "scipy", "tabulate")
 FIGURE_LIBRARIES = ("pandas", "matplotlib")
 # Stages whose nodes a run asks for by themselves; the others are built for them.
@@ -100,7 +107,7 @@ def build_plan(config: Config, digests: DigestMemory) -> Plan:
         for seed in config.seeds:
             for adaptation in config.adaptations:
                 _add_comparison(plan, sources, base, adaptation, seed)
-    _add_tables(plan)
+    _add_tables(plan, digests)
     _add_figures(plan)
     digests.save()
     return plan
@@ -237,23 +244,35 @@ def _add_comparison(plan: Plan, sources: _Sources, base: str, adaptation: str, s
         "references": _generation(plan, sources, base, config.reference, seed),
         "instructions": sources.formatted(config.evaluation, {}),
     }
-    if judge["kind"] == "mean_logprob":
+    kind = KINDS[judge["kind"]]
+    if kind.loads_base:
         upstream["judge"] = sources.base(judge["base"])
+    if kind.loads_folder:
+        upstream["judge"] = Source(judge["path"], sources.digests.of_model(judge["path"]))
+    if "df_gamed" in judge:
+        upstream["df_gamed"] = Source(judge["df_gamed"], sources.digests.of_file(judge["df_gamed"]))
     levels = (*generation.levels, str(seed), config.judge)
     # The script only chooses the judge; the identity is that of the chosen one and of the door.
     modules = (f"{PACKAGE}.judging.alpaca", f"{PACKAGE}.judging.{judge['kind']}")
-    code = Code(modules, JUDGE_LIBRARIES[judge["kind"]])
-    settings = {"judge": judge}
-    if judge["kind"] == "mean_logprob":
+    libraries = LENGTH_CONTROL_LIBRARIES if judge.get("length_controlled") else ()
+    code = Code(modules, (*ALWAYS, *kind.libraries, *libraries))
+    settings = {"judge": identity_settings(judge), "comparison": comparison_settings(judge)}
+    if kind.chat:
         settings["chat"] = config.chat
-    plan.add(Node("judge", levels, code, settings, upstream))
+    # Verdicts are kept by their content: a run that changed, or another way of counting verdicts,
+    # must not pay again for what was judged. Another code of the judge itself asks anew.
+    asking = Code((f"{PACKAGE}.judging.{judge['kind']}",), kind.libraries)
+    kept_by = [levels, asking.fingerprint]
+    runtime = runtime_settings(judge)
+    plan.add(Node("judge", levels, code, settings, upstream, runtime, kept_by))
 
 
 # --- tables and figures -------------------------------------------------------------------------
 
 
-def _add_tables(plan: Plan) -> None:
+def _add_tables(plan: Plan, digests: DigestMemory) -> None:
     config = plan.config
+    judge = config.judges[config.judge]
     comparisons = {"/".join(node.levels): node for node in plan.stage("judge")}
     ablation = {
         name: node
@@ -267,12 +286,19 @@ def _add_tables(plan: Plan) -> None:
         "adaptations": in_order(config.adaptations, controls(config)),
         "notes": table_notes(config),
     }
-    upstreams = {"main": comparisons, "rules": ablation, "loss": finetunes}
-    for name, upstream in upstreams.items():
+    # What is known of the judge stands in the tables of its verdicts, and in no other key.
+    judged = {"judge_is_truth": KINDS[judge["kind"]].truth}
+    calibration = calibration_source(judge, digests)
+    tables = {
+        "main": ({**comparisons, **calibration}, judged),
+        "rules": ({**ablation, **calibration}, judged),
+        "loss": (finetunes, {}),
+    }
+    for name, (upstream, own) in tables.items():
         if name == "rules" and not any(a["kind"] == "rules" for a in config.adaptations.values()):
             continue
         code = Code(("table",), TABLE_LIBRARIES)
-        plan.add(Node("table", (name,), code, {"table": name, **settings}, upstream))
+        plan.add(Node("table", (name,), code, {"table": name, **settings, **own}, upstream))
 
 
 def _add_figures(plan: Plan) -> None:
@@ -288,6 +314,14 @@ def _add_figures(plan: Plan) -> None:
         upstream = {"table": plan.nodes["table", (name,)]}
         code = Code(("figure",), FIGURE_LIBRARIES)
         plan.add(Node("figure", (name,), code, settings, upstream))
+
+
+def calibration_source(judge: Mapping, digests: DigestMemory) -> dict[str, Source]:
+    """The judge's calibration as a table reads it; nothing before `make calibrate` wrote it."""
+    path = judge.get("calibration")
+    if path is None or not path.is_file():
+        return {}
+    return {"calibration": Source(path, digests.of_file(path))}
 
 
 def table_notes(config: Config) -> dict[str, str]:

@@ -4,7 +4,7 @@ from implicit_tuning.artifact import require_whole
 from implicit_tuning.nodes import NodePaths
 from implicit_tuning.paper import in_order
 from implicit_tuning.plan import Plan, controls, is_built, table_notes
-from implicit_tuning.tables import main_table, read_comparison, readable
+from implicit_tuning.tables import main_table, read_comparison, readable, with_judge
 
 
 def preview_main(plan: Plan, paths: NodePaths) -> str:
@@ -19,11 +19,18 @@ def preview_main(plan: Plan, paths: NodePaths) -> str:
         comparisons = [
             read_comparison("/".join(node.levels), paths.folder(node) / "data") for node in built
         ]
-        config = plan.config
+        config, node = plan.config, plan.nodes["table", ("main",)]
+        calibration = node.upstream.get("calibration")
+        label = with_judge(
+            config.label,
+            comparisons,
+            node.settings["judge_is_truth"],
+            calibration.path if calibration else None,
+        )
         table = main_table(
             comparisons,
             in_order(config.adaptations, controls(config)),
-            config.label,
+            label,
             notes=table_notes(config),
         )
         lines += [readable(table).to_markdown(index=False, disable_numparse=True), ""]

@@ -63,7 +63,7 @@ def summarise(annotations: Annotations) -> WinRate:
     scores = np.array([score for score in _scores(annotations).values() if score is not None])
     if scores.size == 0:
         raise ValueError("no pair of this comparison was judged: there is no win rate to give")
-    low, high = _widened(_instruction_interval(scores), scores, scores.size)
+    low, high = widened(_instruction_interval(scores), scores, scores.size)
     several = scores.size > 1
     return WinRate(
         win_rate=float(scores.mean()),
@@ -83,15 +83,18 @@ def combine(seeds: Sequence[Annotations]) -> SeedMean:
     The interval is a hierarchical percentile bootstrap: each of `RESAMPLES` rounds draws as many
     seeds as there are, with replacement, and independently one set of instructions, with
     replacement, that is used for all drawn seeds alike (the seeds answer the same instructions, so
-    their scores are paired). With one seed it is the interval of `summarise`. Few seeds make a
-    rough interval: it cannot know of seeds worse than the worst one seen.
+    their scores are paired; a base or the rules adapter, which has one set of answers, is paired
+    with the reference run of each seed). With one seed it is the interval of `summarise`. Few seeds
+    make a rough interval: it cannot know of seeds worse than the worst one seen, and where seeds do
+    not differ it is too wide, since both resamplings count the chance of single pairs (Owen 2007,
+    "The pigeonhole bootstrap").
 
     Raises ValueError when the seeds were not judged on the same instructions.
     """
     matrix = _score_matrix(seeds)
     mean = _seed_mean(matrix)
     # Seeds answer the same instructions, so they do not multiply the evidence.
-    low, high = _widened((mean.low, mean.high), matrix, matrix.shape[1])
+    low, high = widened((mean.low, mean.high), matrix, matrix.shape[1])
     return replace(mean, low=low, high=high)
 
 
@@ -175,8 +178,8 @@ def _instruction_interval(scores: np.ndarray) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _widened(interval: tuple[float, float], scores: np.ndarray, n: int) -> tuple[float, float]:
-    """The interval, as wide as Clopper and Pearson's exact one where nearly all pairs end alike.
+def widened(interval: tuple[float, float], scores: np.ndarray, n: int) -> tuple[float, float]:
+    """The interval, as wide as Clopper and Pearson's exact one where nearly all scores are equal.
 
     With fewer than FEW pairs that end otherwise, a bootstrap has too little to resample: no win in
     200 pairs would read as certainty. The exact interval is that of the wins, draws counted half,

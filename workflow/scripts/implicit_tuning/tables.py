@@ -21,6 +21,7 @@ MAIN_COLUMNS = [
     "win_rate_high",
     "n",
     "length_ratio",
+    "length_controlled_win_rate",
     *PAPER_COLUMNS,
     "judge",
     "note",
@@ -33,6 +34,7 @@ RULES_COLUMNS = [
     "win_rate_low",
     "win_rate_high",
     "n",
+    "length_ratio",
     "difference",
     "difference_std",
     "difference_low",
@@ -99,7 +101,8 @@ def main_table(
     Rows stand by judge and base as first met, then by adaptation as in `adaptations`, then by seed,
     the mean last. `win_rate`, its std (over seeds, means only) and its 95 % interval are
     percentages, see `statistics`; `n` counts judged pairs; `length_ratio` is model over reference,
-    in characters; `paper_*` are the paper's means over its five seeds (see `paper`), the same on
+    in characters; `length_controlled_win_rate` (%) is empty where the comparison's `lc_status` says
+    why, on the mean's row where any seed lacks it; `paper_*` are the paper's means over its five seeds (see `paper`), the same on
     every row of an adaptation. `note` is `label` (what kind of result the table shows, may be
     empty) and then the adaptation's own entry in `notes`, if any.
 
@@ -142,6 +145,34 @@ def rules_table(comparisons: Iterable[ComparisonResult], label: str) -> pd.DataF
         for (judge, base, adaptation), runs in groups.items()
     ]
     return pd.DataFrame(rows, columns=RULES_COLUMNS)
+
+
+def with_judge(
+    label: str,
+    comparisons: Iterable[ComparisonResult],
+    judge_is_truth: bool,
+    calibration: Path | None,
+) -> str:
+    """Returns the label with what is known of the judge: its agreement with other verdicts.
+
+    `calibration` is its calibration.json, None where there is none. Nothing is added for a judge
+    that is right by construction.
+    """
+    note = "" if judge_is_truth else _agreement(comparisons, calibration)
+    return "; ".join(filter(None, (label, note)))
+
+
+def _agreement(comparisons: Iterable[ComparisonResult], calibration: Path | None) -> str:
+    if calibration is None:
+        return "judge not calibrated"
+    found = json.loads(calibration.read_text(encoding="utf-8"))
+    if {comparison.summary["judge_id"] for comparison in comparisons} != {found["judge_id"]}:
+        return f"judge not calibrated (its calibration is of judge {found['judge_id']})"
+    agreement = found["measures"]["agreement"]
+    return (
+        f"judge agrees with {found['yardstick']} on {agreement['value']:.1f} % "
+        f"[{agreement['low']:.1f}, {agreement['high']:.1f}] of {found['n_pairs']} pairs"
+    )
 
 
 def without_paper(frame: pd.DataFrame) -> pd.DataFrame:
@@ -193,6 +224,7 @@ def _seed_row(run: ComparisonResult) -> dict:
         "win_rate_high": rate.high,
         "n": rate.n,
         "length_ratio": length_ratio(run.annotations),
+        "length_controlled_win_rate": run.summary["length_controlled_winrate"],
     }
 
 
@@ -206,7 +238,13 @@ def _mean_row(runs: Sequence[ComparisonResult]) -> dict:
         "win_rate_high": mean.high,
         "n": mean.n,
         "length_ratio": length_ratio([row for run in runs for row in run.annotations]),
+        "length_controlled_win_rate": _length_controlled_mean(runs),
     }
+
+
+def _length_controlled_mean(runs: Sequence[ComparisonResult]) -> float | None:
+    rates = [run.summary["length_controlled_winrate"] for run in runs]
+    return None if None in rates else sum(rates) / len(rates)
 
 
 def _difference_cells(groups: Groups, group: Group) -> dict:

@@ -13,7 +13,6 @@ template, where `{output_1}` or a chat marker inside an output would be filled i
 import hashlib
 import json
 import logging
-import math
 import tempfile
 import warnings
 from collections import Counter
@@ -22,21 +21,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from implicit_tuning.judging.annotations import Pass, annotate, number, summarise_rows, win_rate
 from implicit_tuning.judging.cache import VerdictCache, entry_key
-from implicit_tuning.judging.judge import Judge, Pair, Verdict
+from implicit_tuning.judging.judge import Judge, JudgingFailed, Pair, Verdict, verdicts_of
+from implicit_tuning.judging.length_control import LengthControl, length_controlled_fields
+from implicit_tuning.judging.rows import check_outputs
 
 logger = logging.getLogger(__name__)
 
 PROMPT_TEMPLATE = "{output_1}\n{output_2}"
-REFUSALS_NAMED = 3
-
-
-class InvalidOutputs(ValueError):
-    """The two sets of outputs cannot be compared as they are; the message names what differs."""
-
-
-class JudgingFailed(RuntimeError):
-    """More pairs than allowed stayed without a verdict; the good verdicts are in the cache."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +38,16 @@ class Comparison:
 
     `annotations` rows: index, instruction_sha256, generator_1 and generator_2 (the reference, the
     model under test), length_1 and length_2 (characters), order_switched (whether the judge saw the
-    model first; null where it saw nothing), preference (1 to 2, or null), status (ok,
-    tie_identical, judge_failed, parse_failed), verdict_logprobs, n_cut, judge_id.
+    model first; null where it saw nothing), preference (1 to 2, or null; the mean of both orders
+    where both were judged), preferences (then those two, the drawn order first), status (ok,
+    tie_identical, judge_failed, parse_failed), verdict_logprobs (of the drawn order),
+    verdict_logprobs_other_order, n_cut, judge_id.
     `summary`: win_rate and standard_error (percent, over instructions), n_wins, n_wins_base,
     n_draws, n_total (judged), n_expected, n_failed, n_empty_model, n_empty_reference, n_cut,
-    mean_length_model and mean_length_reference (characters), judge_id, lc_status,
-    length_controlled_winrate.
+    n_with_logprobs (a language model's verdicts without them are discrete, not weighted),
+    mean_length_model and mean_length_reference (characters), length_ratio (model over reference),
+    position_consistency (percent, see `annotations`), judge_id, lc_status and
+    length_controlled_winrate (see `length_control`).
     """
 
     annotations: list[dict]
@@ -64,25 +61,34 @@ def compare(
     cache: Path | None = None,
     chunk_size: int = 32,
     max_failed: int = 0,
+    both_orders: bool = False,
+    length_control: LengthControl | None = None,
 ) -> Comparison:
     """Judges each output against the reference output for the same instruction.
 
     Both sides are AlpacaEval rows (`instruction`, `output`, `generator`, optionally `index`) in the
-    same order. `cache` is the file of this comparison's verdicts, written after each chunk of
-    `chunk_size` pairs, so that a fault loses at most one chunk.
+    same order. `cache` is the file of this comparison's verdicts. A judge that streams is given all
+    pairs at once, and each verdict is in the file as soon as it is there; another one is given
+    `chunk_size` pairs at a time, so that a fault loses at most one chunk. With `both_orders` each pair
+    is judged twice, the second time with the outputs' places exchanged, and the preferences averaged;
+    a judge that sets `both_orders` itself is always asked so.
 
     Raises InvalidOutputs before any judging when the two sides do not belong together, and
     JudgingFailed when more than `max_failed` pairs stay without a verdict.
     """
-    _check_outputs(outputs, references)
-    router = _Router(outputs, references, judge, VerdictCache(cache))
-    preferences, metrics = _evaluate(router, chunk_size)
-    annotations = [
-        _annotation(position, outputs, references, router, preferences)
-        for position in range(len(outputs))
-    ]
+    check_outputs(outputs, references)
+    verdicts = VerdictCache(cache)
+    passes = [_judge_once(outputs, references, judge, verdicts, chunk_size)]
+    if both_orders or getattr(judge, "both_orders", False):
+        # AlpacaEval draws a pair's order from its instruction: exchanged roles are the other order.
+        other = _judge_once(references, outputs, judge, verdicts, chunk_size)
+        passes.append(other.turned())
+    annotations = annotate(outputs, references, passes, judge.judge_id)
     _check_failures(annotations, judge.judge_id, max_failed)
-    return Comparison(annotations, _summary(annotations, outputs, references, metrics))
+    with _quiet_alpaca_eval():
+        summary = summarise_rows(annotations, outputs, references)
+        summary |= length_controlled_fields(annotations, outputs, references, length_control)
+    return Comparison(annotations, summary)
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
@@ -91,6 +97,19 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     summary = json.dumps(comparison.summary, sort_keys=True, indent=2) + "\n"
     (folder / "annotations.jsonl").write_text("".join(rows), encoding="utf-8", newline="\n")
     (folder / "summary.json").write_text(summary, encoding="utf-8", newline="\n")
+
+
+def _judge_once(
+    outputs: Sequence[Mapping],
+    references: Sequence[Mapping],
+    judge: Judge,
+    verdicts: VerdictCache,
+    chunk_size: int,
+) -> Pass:
+    """Judges every pair in the order that AlpacaEval draws for it."""
+    router = _Router(outputs, references, judge, verdicts)
+    preferences = _evaluate(router, len(outputs) if hasattr(judge, "stream") else chunk_size)
+    return Pass(router.verdicts, router.order_switched, preferences)
 
 
 class _Router:
@@ -118,10 +137,12 @@ class _Router:
         """AlpacaEval's `fn_completions`: a preference a prompt, NaN where there is none."""
         pairs = [self._pair(prompt) for prompt in prompts]
         keys = [entry_key(self.judge_id, pair) for pair in pairs]
-        wanted = [item for item in zip(keys, pairs, strict=True) if not self._cache.get(item[0])]
-        fresh = self._ask([pair for _, pair in wanted])
-        new = {key: verdict for (key, _), verdict in zip(wanted, fresh, strict=True)}
-        self._cache.add(new)
+        wanted = [p for p, key in zip(pairs, keys, strict=True) if not self._cache.get(key)]
+        new = {}
+        for pair, verdict in verdicts_of(self._judge, wanted):
+            key = entry_key(self.judge_id, pair)
+            new[key] = verdict
+            self._cache.add({key: verdict})
         verdicts = [new.get(key) or self._cache.get(key) for key in keys]
         self.verdicts |= {p.instruction: v for p, v in zip(pairs, verdicts, strict=True)}
         missing = float("nan")
@@ -135,16 +156,6 @@ class _Router:
         instruction = self._instructions[second if switched else first]
         self.order_switched[instruction] = switched
         return Pair(instruction, self._texts[first], self._texts[second])
-
-    def _ask(self, pairs: Sequence[Pair]) -> Sequence[Verdict]:
-        if not pairs:
-            return []
-        verdicts = self._judge.judge(pairs)
-        if len(verdicts) != len(pairs):
-            raise JudgingFailed(
-                f"judge {self.judge_id} returned {len(verdicts)} verdicts for {len(pairs)} pairs"
-            )
-        return verdicts
 
 
 def _handled(position: int, row: Mapping) -> dict[str, str]:
@@ -160,19 +171,19 @@ def _texts_by_handle(handled: Sequence[Mapping], rows: Sequence[Mapping]) -> dic
     return {h["output"]: row["output"] for h, row in zip(handled, rows, strict=True)}
 
 
-def _evaluate(router: _Router, chunk_size: int) -> tuple[dict[str, float], Mapping[str, float]]:
-    """Returns the preference by instruction (NaN where none) and AlpacaEval's metrics."""
+def _evaluate(router: _Router, chunk_size: int) -> dict[str, float | None]:
+    """Returns AlpacaEval's preference by instruction, None where there is none."""
     with tempfile.TemporaryDirectory() as folder, _quiet_alpaca_eval():
         import alpaca_eval
 
-        leaderboard, annotations = alpaca_eval.evaluate(
+        _, annotations = alpaca_eval.evaluate(
             model_outputs=router.model_rows,
             reference_outputs=router.reference_rows,
             annotators_config=_annotators_config(Path(folder), router.judge_id),
             annotation_kwargs={"chunksize": chunk_size},
             fn_completions=router.complete,
             fn_completion_parser=lambda preference: [preference],
-            fn_metric=_win_rate,
+            fn_metric=win_rate,
             sort_by="win_rate",
             caching_path=None,
             precomputed_leaderboard=None,
@@ -180,17 +191,7 @@ def _evaluate(router: _Router, chunk_size: int) -> tuple[dict[str, float], Mappi
             output_path=None,
             is_return_instead_of_print=True,
         )
-    preferences = {row["instruction"]: row["preference"] for row in annotations}
-    return preferences, leaderboard.iloc[0].to_dict()
-
-
-def _win_rate(annotations: Sequence[Mapping]) -> dict[str, float]:
-    """AlpacaEval's `get_winrate`, which needs NaN in place of None where all pairs failed."""
-    from alpaca_eval.metrics import get_winrate
-
-    missing = float("nan")
-    preferences = [_number(row["preference"]) for row in annotations]
-    return get_winrate([{"preference": missing if p is None else p} for p in preferences])
+    return {row["instruction"]: number(row["preference"]) for row in annotations}
 
 
 def _annotators_config(folder: Path, judge_id: str) -> Path:
@@ -227,66 +228,6 @@ def _quiet_alpaca_eval() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _annotation(
-    position: int,
-    outputs: Sequence[Mapping],
-    references: Sequence[Mapping],
-    router: _Router,
-    preferences: Mapping[str, float],
-) -> dict:
-    output, reference = outputs[position], references[position]
-    instruction = output["instruction"]
-    identical = output["output"] == reference["output"]
-    verdict = router.verdicts.get(instruction)
-    return {
-        "index": output.get("index", position),
-        "instruction_sha256": hashlib.sha256(instruction.encode()).hexdigest(),
-        "generator_1": reference["generator"],
-        "generator_2": output["generator"],
-        "length_1": len(reference["output"]),
-        "length_2": len(output["output"]),
-        "order_switched": router.order_switched.get(instruction),
-        "preference": _number(preferences[instruction]),
-        "status": "tie_identical" if identical else verdict.status,
-        "verdict_logprobs": None if identical else verdict.logprobs,
-        "n_cut": 0 if identical else verdict.n_cut,
-        "judge_id": router.judge_id,
-    }
-
-
-def _number(value: float | None) -> float | None:
-    """Returns a plain float, or None for AlpacaEval's missing values (None and NaN)."""
-    return None if value is None or math.isnan(value) else float(value)
-
-
-def _summary(
-    annotations: Sequence[Mapping],
-    outputs: Sequence[Mapping],
-    references: Sequence[Mapping],
-    metrics: Mapping[str, float],
-) -> dict:
-    n = len(annotations)
-    judge_id = annotations[0]["judge_id"]
-    counts = {key: int(metrics[key]) for key in ("n_wins", "n_wins_base", "n_draws", "n_total")}
-    return counts | {
-        "win_rate": _number(metrics["win_rate"]),
-        "standard_error": _number(metrics["standard_error"]),
-        "n_expected": n,
-        "n_failed": sum(row["preference"] is None for row in annotations),
-        "n_empty_model": sum(row["output"] == "" for row in outputs),
-        "n_empty_reference": sum(row["output"] == "" for row in references),
-        "n_cut": sum(row["n_cut"] for row in annotations),
-        "mean_length_model": sum(row["length_2"] for row in annotations) / n,
-        "mean_length_reference": sum(row["length_1"] for row in annotations) / n,
-        "judge_id": judge_id,
-        "lc_status": (
-            "not computed: the length model was fitted to gpt-4-turbo's length bias on the 805 "
-            f"instructions of AlpacaEval, and judge {judge_id} is not declared to share that bias"
-        ),
-        "length_controlled_winrate": None,
-    }
-
-
 def _check_failures(annotations: Sequence[Mapping], judge_id: str, max_failed: int) -> None:
     failed = Counter(row["status"] for row in annotations if row["preference"] is None)
     if not failed:
@@ -299,55 +240,3 @@ def _check_failures(annotations: Sequence[Mapping], judge_id: str, max_failed: i
             "are kept in the cache: run again to ask for the failed ones only, or raise max_failed"
         )
     logger.warning("%s; they count in no win rate (max_failed is %d)", message, max_failed)
-
-
-def _check_outputs(outputs: Sequence[Mapping], references: Sequence[Mapping]) -> None:
-    """Raises InvalidOutputs unless both sides answer the same instructions, once, in one order."""
-    for side, rows in (("model", outputs), ("reference", references)):
-        _check_rows(side, rows)
-    ours = [row["instruction"] for row in outputs]
-    theirs = [row["instruction"] for row in references]
-    if set(ours) != set(theirs):
-        raise InvalidOutputs(
-            "model and reference outputs answer different instructions: "
-            f"only the model {_named(set(ours) - set(theirs))}, "
-            f"only the reference {_named(set(theirs) - set(ours))}; generate both from one set"
-        )
-    for position, (mine, other) in enumerate(zip(outputs, references, strict=True)):
-        if (mine["instruction"], mine.get("index")) != (other["instruction"], other.get("index")):
-            raise InvalidOutputs(
-                "model and reference outputs are in different orders, first at row "
-                f"{position}: index {mine.get('index')}, {mine['instruction']!r} and index "
-                f"{other.get('index')}, {other['instruction']!r}; keep the evaluation set's order"
-            )
-
-
-def _check_rows(side: str, rows: Sequence[Mapping]) -> None:
-    if not rows:
-        raise InvalidOutputs(f"there are no {side} outputs to judge")
-    for position, row in enumerate(rows):
-        for field in ("instruction", "output", "generator"):
-            if not isinstance(row.get(field), str):
-                raise InvalidOutputs(
-                    f"{side} row {position}: `{field}` is {row.get(field)!r}, not a text "
-                    "(an empty output must be the empty string)"
-                )
-    generators = {row["generator"] for row in rows}
-    if len(generators) > 1:
-        raise InvalidOutputs(f"{side} outputs come from several generators: {sorted(generators)}")
-    counts = Counter(row["instruction"] for row in rows)
-    repeated = {instruction for instruction, count in counts.items() if count > 1}
-    if repeated:
-        raise InvalidOutputs(f"{side} outputs repeat instructions: {_named(repeated)}")
-    indexes = [row["index"] for row in rows if "index" in row]
-    if indexes != sorted(indexes) or len(indexes) not in (0, len(rows)):
-        raise InvalidOutputs(f"{side} rows are not in the order of their `index`")
-
-
-def _named(instructions: set[str]) -> str:
-    """Returns their number and the first few of them, for a message."""
-    if not instructions:
-        return "0"
-    shown = [repr(text) for text in sorted(instructions)[:REFUSALS_NAMED]]
-    more = ["..."] if len(instructions) > REFUSALS_NAMED else []
-    return f"{len(instructions)} ({', '.join(shown + more)})"

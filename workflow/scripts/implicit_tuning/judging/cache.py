@@ -1,7 +1,7 @@
 """A file of verdicts, so that a comparison that stopped asks its judge only for the rest.
 
 One file a comparison, JSON Lines, entries by content. Only good verdicts are kept: a failed one is
-asked for again. Lines are only ever appended, in one write a chunk, so two processes that judge the
+asked for again. Lines are only ever appended, each in one write, so two processes that judge the
 same comparison at once both end well; a line that a crash tore is passed over with a warning.
 """
 

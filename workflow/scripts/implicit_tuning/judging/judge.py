@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -15,6 +15,10 @@ class Pair(NamedTuple):
     instruction: str
     output_1: str
     output_2: str
+
+
+class JudgingFailed(RuntimeError):
+    """Pairs stayed without a verdict; the good verdicts are in the cache."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,25 @@ class Judge(Protocol):
     def judge(self, pairs: Sequence[Pair]) -> Sequence[Verdict]:
         """Returns one verdict a pair, in the order of the pairs."""
         ...
+
+
+def verdicts_of(judge: Judge, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Verdict]]:
+    """Yields each pair with its verdict, once, as they come in.
+
+    A judge whose verdicts come in one by one has `stream(pairs)`, which yields them so, in any
+    order; any other answers all at once.
+
+    Raises JudgingFailed when the judge answers fewer pairs, or more, than it was given.
+    """
+    if hasattr(judge, "stream"):
+        yield from judge.stream(pairs)
+        return
+    verdicts = judge.judge(pairs) if pairs else []
+    if len(verdicts) != len(pairs):
+        raise JudgingFailed(
+            f"judge {judge.judge_id} returned {len(verdicts)} verdicts for {len(pairs)} pairs"
+        )
+    yield from zip(pairs, verdicts, strict=True)
 
 
 def judge_identity(kind: str, parameters: object) -> str:

@@ -1,0 +1,114 @@
+"""The registry of judges: what config refuses, what stands in whose key, and that rows are true."""
+
+import inspect
+import json
+
+import pytest
+import yaml
+
+from implicit_tuning.config import ConfigError, read_config
+from implicit_tuning.digests import DigestMemory
+from implicit_tuning.judging import making
+from implicit_tuning.judging.kinds import (
+    KINDS,
+    comparison_settings,
+    identity_settings,
+    runtime_settings,
+)
+from implicit_tuning.nodes import PACKAGE, module_path
+from implicit_tuning.plan import build_plan
+
+SERVED = {"kind": "openai", "model": "judge-1", "base_url": "http://localhost:8000/v1"}
+
+
+@pytest.fixture
+def judge_keys(repository, tmp_path):
+    """Function that returns the keys of all comparisons under one more judge."""
+
+    def keys(**entry):
+        config = read_with(repository, {**SERVED, **entry})
+        plan = build_plan(config, DigestMemory(tmp_path / "digests.json"))
+        return [node.plan_key for node in plan.stage("judge")]
+
+    return keys
+
+
+def read_with(repository, entry):
+    overrides = ["judge=mine", f"judges={json.dumps({'mine': entry})}"]
+    return read_config([repository / "tests/fixtures/smallest.yaml"], repository, overrides)
+
+
+def test_every_kind_has_a_module_a_maker_and_a_place_in_the_schema(repository):
+    schema = yaml.safe_load((repository / "config/schema.yaml").read_text())
+    entry = schema["properties"]["judges"]["additionalProperties"]["properties"]
+    assert set(entry["kind"]["enum"]) == set(KINDS)
+    assert set(entry) == set().union(*(kind.keys for kind in KINDS.values()))
+    for name in KINDS:
+        assert module_path(f"{PACKAGE}.judging.{name}") is not None
+        assert f'"{name}": _{name}' in inspect.getsource(making)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base_url": "http://localhost:9000/v1"}, {"base_url": None}, {"api_key_env": "OTHER"},
+        {"concurrency": 3}, {"requests_per_minute": 60}, {"timeout_s": 5}, {"max_retries": 0},
+        {"temperature": 0}, {"top_logprobs": 5}, {"logprobs": "auto"},
+        {"max_usd": 1, "usd_per_million_input_tokens": 1, "usd_per_million_output_tokens": 1},
+    ],
+)  # fmt: skip
+def test_speed_money_address_and_spelled_out_defaults_rerun_nothing(judge_keys, change):
+    assert judge_keys(**change) == judge_keys()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "judge-2"}, {"temperature": 0.5}, {"max_tokens": 2}, {"logprobs": False},
+        {"top_logprobs": 6}, {"max_output_characters": 10}, {"max_failed": 3},
+    ],
+)  # fmt: skip
+def test_what_decides_verdicts_or_their_count_reruns_every_comparison(judge_keys, change):
+    assert not set(judge_keys(**change)) & set(judge_keys())
+
+
+def test_settings_have_their_defaults_and_no_runtime_key():
+    settings, runtime = identity_settings(SERVED), runtime_settings(SERVED)
+    assert settings["temperature"] == 0.0
+    assert runtime["base_url"] == SERVED["base_url"]
+    assert comparison_settings(SERVED)["max_failed"] == 0
+    assert not set(settings) & set(runtime)
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"kind": "openai"}, "judges.mine.model: missing: a judge of kind 'openai' needs it"),
+        ({**SERVED, "max_usd": 5}, "judges.mine.usd_per_million_input_tokens: missing: 'max_usd'"),
+        ({**SERVED, "usd_per_million_input_tokens": 5}, "output_tokens: missing"),
+        ({**SERVED, "base": "organism-llama"}, "a judge of kind 'openai' has no such key"),
+        ({"kind": "oracle", "model": "x"}, "judges.mine.model: 'x': a judge of kind 'oracle'"),
+        ({**SERVED, "base_url": "localhost:8000"}, "judges.mine.base_url: must match"),
+        ({**SERVED, "concurrency": 0}, "give at least 1"),
+        ({**SERVED, "modle": "x"}, "unknown key; did you mean 'model'?"),
+        ({"kind": "opnai"}, "did you mean 'openai'?"),
+    ],
+)
+def test_mistakes_in_an_entry_are_named(repository, entry, problem):
+    with pytest.raises(ConfigError) as caught:
+        read_with(repository, entry)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"api_key": "sk-canary"}, {"openai_api_key": "sk-canary"}, {"api_key_env": "sk-canary"},
+        {"password": "sk-canary"}, {"base_url": "http://me:sk-canary@localhost/v1"},
+    ],
+)  # fmt: skip
+def test_a_secret_in_a_config_is_refused_and_not_printed(repository, entry):
+    with pytest.raises(ConfigError) as caught:
+        read_with(repository, {**SERVED, **entry})
+    assert "sk-canary" not in str(caught.value)
+    assert "'api_key_env'" in str(caught.value)

@@ -1,0 +1,211 @@
+"""A judge behind any OpenAI-compatible chat endpoint, paid or self-hosted, by AlpacaEval 2's prompt.
+
+Where the server gives log-probabilities the verdict is AlpacaEval 2's weighted one, elsewhere the
+discrete one of the answer's text; the annotations say which.
+"""
+
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from tqdm import tqdm
+
+from implicit_tuning.judging.endpoint import Answer, Endpoint, EndpointRefused, NoAnswer
+from implicit_tuning.judging.judge import JudgingFailed, Pair, Verdict, judge_identity
+from implicit_tuning.judging.ledger import Ledger
+from implicit_tuning.judging.prompt import (
+    capped,
+    messages,
+    prompt_sha256,
+    verdict_from_logprobs,
+    verdict_from_text,
+)
+from implicit_tuning.judging.spending import estimated_tokens
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_S = 10.0
+# Pairs in a row without a verdict after which the endpoint counts as down.
+GIVE_UP_AFTER = 25
+SHOWN_OF_AN_INSTRUCTION = 60
+
+
+@dataclass(frozen=True)
+class Question:
+    """What decides the verdicts of a model that judges.
+
+    Attributes:
+        model: pinned name; a name that moves to other weights makes old verdicts false.
+        temperature, max_tokens, top_logprobs: as in the protocol.
+        logprobs: True asks for them and needs them, False does not ask, "auto" does without where
+            the server does.
+        max_output_characters: longer outputs are cut there, on both sides alike, and counted.
+    """
+
+    model: str
+    temperature: float
+    max_tokens: int
+    logprobs: bool | Literal["auto"]
+    top_logprobs: int
+    max_output_characters: int
+
+    @property
+    def judge_id(self) -> str:
+        """Identity over these, the prompt and the installed alpaca-eval; not the address."""
+        version = importlib.metadata.version("alpaca-eval")
+        made_of = {"prompt": prompt_sha256(), "alpaca-eval": version}
+        return judge_identity("openai", asdict(self) | made_of)
+
+
+class OpenAIJudge:
+    """Asks `question.model` behind `endpoint`, `concurrency` calls at once.
+
+    Pairs whose calls fail for good get `judge_failed` or `parse_failed`, and the others go on.
+    `stream` raises EndpointRefused, CostCapReached or UnusableLedger, after all calls under way have
+    been yielded, when no further call makes sense: a wrong key or model, a server that is down,
+    `max_usd`.
+    """
+
+    def __init__(self, question: Question, endpoint: Endpoint, concurrency: int) -> None:
+        self.judge_id = question.judge_id
+        self._question = question
+        self._endpoint = endpoint
+        self._concurrency = concurrency
+        self._asks_logprobs = question.logprobs is not False
+        self._failed_in_a_row = 0
+
+    @property
+    def calls(self) -> int:
+        """Requests sent so far, repeated ones among them."""
+        return self._endpoint.calls
+
+    def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        verdicts = dict(self.stream(pairs))
+        return [verdicts[pair] for pair in pairs]
+
+    def stream(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Verdict]]:
+        """Yields each pair with its verdict as soon as it is there."""
+        if not pairs:
+            return
+        # The event loop has a thread of its own: in a notebook one is running in ours.
+        with ThreadPoolExecutor(1) as thread:
+            runner = asyncio.Runner()
+            answers = self._answers(pairs)
+            try:
+                with tqdm(total=len(pairs), desc=self.judge_id, mininterval=PROGRESS_S) as bar:
+                    while item := thread.submit(runner.run, _next(answers)).result():
+                        bar.update()
+                        yield item
+            finally:
+                thread.submit(runner.close).result()
+
+    async def _answers(self, pairs: Sequence[Pair]) -> AsyncIterator[tuple[Pair, Verdict]]:
+        free, stopped, self._failed_in_a_row = asyncio.Semaphore(self._concurrency), [], 0
+        async with self._endpoint:
+            self._announce(pairs)
+            calls = [asyncio.create_task(self._answer(pair, free, stopped)) for pair in pairs]
+            for call in asyncio.as_completed(calls):
+                if item := await call:
+                    yield item
+                free.release()  # only now: whoever is killed loses `concurrency` verdicts at most
+        self._report()
+        if stopped:
+            judged = [call.result() for call in calls if call.result()]
+            good = sum(verdict.status == "ok" for _, verdict in judged)
+            raise type(stopped[0])(
+                f"{stopped[0]}; judged {good} of {len(pairs)} pairs, {len(pairs) - good} remain; "
+                "the good verdicts are kept: run again to ask for the rest only"
+            )
+
+    async def _answer(
+        self, pair: Pair, free: asyncio.Semaphore, stopped: list[JudgingFailed]
+    ) -> tuple[Pair, Verdict] | None:
+        """Returns None for a pair that is not judged since judging has stopped."""
+        await free.acquire()
+        if stopped:
+            return None
+        try:
+            verdict = await self._verdict(pair)
+        except JudgingFailed as refusal:
+            stopped.append(refusal)
+            return None
+        self._failed_in_a_row = 0 if verdict.status == "ok" else self._failed_in_a_row + 1
+        if self._failed_in_a_row == GIVE_UP_AFTER:
+            where = f"the endpoint {self._endpoint.address}"
+            stopped.append(
+                EndpointRefused(f"{where} gave no verdict {GIVE_UP_AFTER} times in a row")
+            )
+        return pair, verdict
+
+    async def _verdict(self, pair: Pair) -> Verdict:
+        shown, n_cut = capped(pair, self._question.max_output_characters)
+        try:
+            return self._read(await self._ask(shown), n_cut)
+        except NoAnswer as failure:
+            logger.warning(
+                "no verdict on %r: %s", pair.instruction[:SHOWN_OF_AN_INSTRUCTION], failure
+            )
+            return Verdict(None, failure.status, n_cut=n_cut)
+
+    async def _ask(self, pair: Pair) -> Answer:
+        try:
+            return await self._endpoint.ask(messages(pair), **self._parameters())
+        except NoAnswer as failure:
+            if self._question.logprobs != "auto" or "logprob" not in str(failure):
+                raise
+        logger.warning("the endpoint refuses to give log-probabilities: verdicts are discrete")
+        self._asks_logprobs = False
+        return await self._endpoint.ask(messages(pair), **self._parameters())
+
+    def _parameters(self) -> dict[str, object]:
+        question = self._question
+        parameters = {"temperature": question.temperature, "max_tokens": question.max_tokens}
+        if self._asks_logprobs:
+            parameters |= {"logprobs": True, "top_logprobs": question.top_logprobs}
+        return parameters
+
+    def _read(self, answer: Answer, n_cut: int) -> Verdict:
+        if self._asks_logprobs and answer.logprobs is not None:
+            return verdict_from_logprobs(answer.logprobs, n_cut)
+        if self._question.logprobs is True:
+            raise NoAnswer("an answer without log-probabilities", status="parse_failed")
+        return verdict_from_text(answer.text, n_cut)
+
+    def _announce(self, pairs: Sequence[Pair]) -> None:
+        """Says what is about to be asked, before any of it is."""
+        limit, spending = self._question.max_output_characters, self._endpoint.spending
+        tokens = estimated_tokens([capped(pair, limit)[0] for pair in pairs])
+        money = "no price is given"
+        if spending.is_paid:
+            usd = spending.usd(tokens, len(pairs) * self._question.max_tokens)
+            money = f"about {usd:.2f} USD, {_cap(spending.ledger)}"
+        logger.info(
+            "judge %s: %d calls not in the cache to %s at %s, about %d tokens, %s",
+            *(self.judge_id, len(pairs), self._question.model, self._endpoint.address),
+            *(tokens, money),
+        )
+
+    def _report(self) -> None:
+        spending = self._endpoint.spending
+        logger.info(
+            "judge %s: %d requests, %d input and %d output tokens counted by the server, %.4f USD",
+            *(self.judge_id, self._endpoint.calls),
+            *(spending.input_tokens, spending.output_tokens, spending.spent_usd),
+        )
+
+
+def _cap(ledger: Ledger | None) -> str:
+    if ledger is None:
+        return "without max_usd"
+    return (
+        f"max_usd {ledger.max_usd:g}, of which {ledger.committed_usd():.4f} is spent or promised "
+        f"already ({ledger.path})"
+    )
+
+
+async def _next(answers: AsyncIterator[tuple[Pair, Verdict]]) -> tuple[Pair, Verdict] | None:
+    return await anext(answers, None)
