@@ -13,7 +13,7 @@ TOOL_WITH := $(addprefix --configfile ,$(CONFIG)) $(OVERRIDES)
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-all real plan check verify repair explain prune unlock preview \
-        train_ins train_resp train_task eval clean
+        calibrate bench train_ins train_resp train_task eval clean
 
 help:  ## this list
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
 
 test-all: $(STAMP)  ## the longer checks: reruns, faults, SLURM, the default run and its tables
 	$(BIN)/python -m pytest tests/workflow tests/artifacts -m long
+
+bench: $(STAMP)  ## CPU time and memory of planning, against Snakemake alone (minutes)
+	$(BIN)/python benchmarks/dag.py
 
 real: $(STAMP)  ## the same workflow on real rows and a real model: make real DATA=folder
 	@test -n "$(DATA)" || { echo "make real needs DATA=<folder with the real inputs>"; exit 2; }
@@ -61,6 +64,10 @@ unlock: $(STAMP)  ## remove the lock of a killed run, after making sure that non
 
 preview: $(STAMP)  ## tables over what is judged so far, every gap marked
 	$(TOOL) preview $(TOOL_WITH)
+
+calibrate: $(STAMP)  ## a judge against stored verdicts: JUDGE=name ANNOTATIONS="files or URLs"
+	@test -n "$(ANNOTATIONS)" || { echo "make calibrate needs ANNOTATIONS=<files or URLs>"; exit 2; }
+	$(TOOL) calibrate $(TOOL_WITH) $(if $(JUDGE),--judge $(JUDGE)) --annotations $(ANNOTATIONS)
 
 train_ins: $(STAMP)  ## instruction tuning alone
 	$(SNAKEMAKE) train_ins $(SNAKEMAKE_WITH)

@@ -23,6 +23,9 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "rules/nodes.smk"
 include: "rules/data.smk"
 include: "rules/base.smk"
@@ -31,6 +34,10 @@ include: "rules/generate.smk"
 include: "rules/judge.smk"
 include: "rules/analyse.smk"
 include: "rules/report.smk"
+
+
+onstart:
+    require_writable_results()
 
 
 localrules:

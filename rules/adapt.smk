@@ -7,8 +7,8 @@ rule finetune:
     input:
         manifests=upstream_of("finetune"),
     output:
-        manifest=file_of("finetune", "manifest.json"),
-        weights=file_of("finetune", WEIGHTS_MARK),
+        manifest=mark_of("finetune", "manifest.json"),
+        weights=mark_of("finetune", WEIGHTS_MARK),
     log:
         file_of("finetune", "job.log"),
     benchmark:
@@ -18,6 +18,7 @@ rule finetune:
     threads: EXPERIMENT.runtime["threads"]
     resources:
         checkpoints=checkpoints_held,
+        gpu=gpus_of("finetune"),
     params:
         node=spec_of("finetune"),
     script:
@@ -33,11 +34,13 @@ rule release:
     input:
         manifests=loading,
     output:
-        released=file_of("finetune", RELEASED_MARK),
+        released=mark_of("finetune", RELEASED_MARK),
     log:
         file_of("finetune", "release.log"),
     # Before everything else, so that the next finetune finds the disk it needs.
     priority: 2
+    conda:
+        ENVIRONMENT
     resources:
         checkpoints=checkpoints_held,
     params:

@@ -6,7 +6,13 @@ rule table:
     input:
         manifests=upstream_of("table"),
     output:
-        manifest=file_of("table", "manifest.json"),
+        manifest=mark_of("table", "manifest.json"),
+        rows=report(
+            mark_of("table", "data/{table}.csv"),
+            caption="../workflow/report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
     log:
         file_of("table", "job.log"),
     benchmark:

@@ -4,7 +4,7 @@
 rule pretrain:
     """Pretrain a base of the model organism from its recipe."""
     output:
-        manifest=file_of("pretrain", "manifest.json"),
+        manifest=mark_of("pretrain", "manifest.json"),
     log:
         file_of("pretrain", "job.log"),
     benchmark:

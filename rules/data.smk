@@ -2,10 +2,16 @@
 # Makes: results/nodes/download/... and results/nodes/format/...
 
 
+# Where Snakemake runs: nodes of a cluster often have no network, and a format is needed at once.
+localrules:
+    download,
+    format,
+
+
 rule download:
     """Fetch a pinned hub file, or write a source of the model organism."""
     output:
-        manifest=file_of("download", "manifest.json"),
+        manifest=mark_of("download", "manifest.json"),
     log:
         file_of("download", "job.log"),
     benchmark:
@@ -18,16 +24,12 @@ rule download:
         "../workflow/scripts/download.py"
 
 
-localrules:
-    format,
-
-
 checkpoint format:
     """Build messages or instructions from upstream rows; keys below it use its content."""
     input:
         manifests=upstream_of("format"),
     output:
-        manifest=file_of("format", "manifest.json"),
+        manifest=mark_of("format", "manifest.json"),
     log:
         file_of("format", "job.log"),
     benchmark:

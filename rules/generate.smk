@@ -11,7 +11,7 @@ rule generate:
         manifests=upstream_of("generate"),
         weights=weights_of("generate"),
     output:
-        manifest=file_of("generate", "manifest.json"),
+        manifest=mark_of("generate", "manifest.json"),
     log:
         file_of("generate", "job.log"),
     benchmark:
@@ -25,6 +25,7 @@ rule generate:
     threads: EXPERIMENT.runtime["threads"]
     resources:
         checkpoints=checkpoints_held,
+        gpu=gpus_of("generate"),
     params:
         node=spec_of("generate"),
     script:
@@ -36,7 +37,7 @@ rule shuffle:
     input:
         manifests=upstream_of("generate"),
     output:
-        manifest=file_of("generate", "manifest.json"),
+        manifest=mark_of("generate", "manifest.json"),
     log:
         file_of("generate", "job.log"),
     benchmark:

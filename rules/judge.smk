@@ -6,13 +6,15 @@ rule judge:
     input:
         manifests=upstream_of("judge"),
     output:
-        manifest=file_of("judge", "manifest.json"),
+        manifest=mark_of("judge", "manifest.json"),
     log:
         file_of("judge", "job.log"),
     benchmark:
         file_of("judge", "benchmark.tsv")
     conda:
         ENVIRONMENT
+    resources:
+        gpu=gpus_of("judge"),
     params:
         node=spec_of("judge"),
     script:
@@ -28,4 +30,4 @@ rule judged:
     input:
         manifests=comparisons_of_group,
     output:
-        temp(touch(f"{RESULTS}/partial/judged/{{group}}.{{key}}")),
+        temp(touch(judged_mark("{group}", "{key}"))),

@@ -1,5 +1,6 @@
 # Needs: the config. Makes: the functions by which every rule finds its node's inputs and spec.
 import functools
+import gc
 import re
 
 from implicit_tuning.artifact import job_spec
@@ -19,6 +20,11 @@ from implicit_tuning.nodes import (
 from implicit_tuning.plan import build_plan, is_built
 from implicit_tuning.publication import plan_publication
 from snakemake.exceptions import WorkflowError
+
+# A plan is a million objects that live on, which the collector would visit over and over: a quarter
+# of the time of 3,000 jobs.
+gc.freeze()
+gc.set_threshold(50_000)
 
 RESULTS = Path("results")
 ENVIRONMENT = str(ROOT / "environment.yml")
@@ -50,9 +56,23 @@ wildcard_constraints:
     key="[0-9a-f]+",
 
 
+# profiles/default lets one job at a time use the GPU of this machine; a cluster counts its own.
+resource_scopes:
+    gpu="local",
+
+
 def file_of(stage, name):
     """Pattern of a file in the folders of a stage."""
     return f"{folder_pattern(RESULTS, stage)}/{name}"
+
+
+def mark_of(stage, name):
+    """Output of a rule: a file that says that a job is done.
+
+    `update`: Snakemake must not delete it before the job, for another run over the same results may
+    just have made it, and goes on from there.
+    """
+    return update(file_of(stage, name))
 
 
 @functools.cache
@@ -94,17 +114,43 @@ def node_of(stage, wildcards):
     return node
 
 
+@functools.cache
+def stood(file):
+    """Whether a file stood when this run first asked for it."""
+    return os.path.isfile(file)
+
+
+def draws():
+    """Whether Snakemake only reports or draws, and runs nothing."""
+    return workflow.execution_settings is None
+
+
+def asked(files):
+    """Files of nodes as inputs.
+
+    A run leaves out what stood before it: that could start nothing, and each would cost Snakemake a
+    job in its plan, two below a checkpoint. What it makes itself stays, since a job on another
+    machine must wait until it sees it there. Reports and drawings get all files, as `ancient`: no
+    time stamp makes a node look stale. A run must not use `ancient`: when a checkpoint is done while
+    a job has just written its manifest and not yet ended, Snakemake drops all that waits for it.
+    """
+    files = map(str, files)
+    return [ancient(f) for f in files] if draws() else [f for f in files if not stood(f)]
+
+
 def manifests(nodes):
-    """Manifests of nodes, which never trigger a rerun by their time stamp."""
-    return [ancient(str(published(PATHS.manifest, node))) for node in nodes]
+    """Manifests of nodes."""
+    return asked(published(PATHS.manifest, node) for node in nodes)
 
 
 def standing(node, files):
-    """What a node still needs of these files: where it stands, a missing one is left out.
+    """What a node still needs of these files: nothing where it stands, whatever is made above it.
 
-    It is rebuilt when somebody needs it.
+    A missing one is rebuilt when somebody needs it.
     """
-    return [file for file in files if not is_built(PATHS, node) or Path(file).is_file()]
+    if not is_built(PATHS, node):
+        return files
+    return [file for file in files if Path(file).is_file()] if draws() else []
 
 
 def upstream_of(stage):
@@ -130,8 +176,8 @@ def weights_of(stage):
 
 
 def weights_marks(nodes):
-    """Marks that checkpoints have their weights, which never trigger a rerun either."""
-    return [ancient(str(published(PATHS.weights, node))) for node in nodes]
+    """Marks that checkpoints have their weights."""
+    return asked(published(PATHS.weights, node) for node in nodes)
 
 
 def checkpoints_held(wildcards):
@@ -141,6 +187,16 @@ def checkpoints_held(wildcards):
     before other finetunes (see their priorities).
     """
     return int(GIVE_UP_CHECKPOINTS and wildcards.seed != "none")
+
+
+def gpus_of(stage):
+    """Resources function: 1 for a node that computes on a GPU (`device: cuda`), else 0."""
+
+    def gpus(wildcards):
+        sections = node_of(stage, wildcards).settings.values()
+        return int(any(isinstance(s, dict) and s.get("device") == "cuda" for s in sections))
+
+    return gpus
 
 
 def releases(wildcards):
@@ -201,9 +257,24 @@ def judged_group(group):
         if all(is_built(PATHS, node) for node in nodes):
             return []
         key = short_hash([node.plan_key for node in nodes])
-        return f"{RESULTS}/partial/judged/{group}.{key}"
+        return judged_mark(group, key)
 
     return inputs
+
+
+def require_writable_results():
+    """Refuse to start jobs that could not keep what they make."""
+    for folder in (RESULTS, RESULTS / "nodes"):
+        if folder.exists() and not os.access(folder, os.W_OK):
+            raise WorkflowError(
+                f"{folder.resolve()} cannot be written to, so no job was started: mount it for "
+                "writing, or change its permissions"
+            )
+
+
+def judged_mark(group, key):
+    """A file that Snakemake makes and deletes within a run: not in the results, which runs share."""
+    return f".snakemake/judged/{group}.{key}"
 
 
 def comparisons_of_group(wildcards):

@@ -6,7 +6,13 @@ rule figure:
     input:
         manifests=upstream_of("figure"),
     output:
-        manifest=file_of("figure", "manifest.json"),
+        manifest=mark_of("figure", "manifest.json"),
+        drawing=report(
+            mark_of("figure", "data/{figure}.svg"),
+            caption="../workflow/report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         file_of("figure", "job.log"),
     benchmark:
@@ -28,7 +34,7 @@ rule publish:
     input:
         manifests=published_upstream,
     output:
-        f"{RESULTS}/{EXPERIMENT.experiment}/.published.{{key}}",
+        update(f"{RESULTS}/{EXPERIMENT.experiment}/.published.{{key}}"),
     log:
         f"{RESULTS}/{EXPERIMENT.experiment}/.log/publish.{{key}}.log",
     benchmark:

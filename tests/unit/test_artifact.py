@@ -78,7 +78,7 @@ def test_an_error_leaves_nothing_that_counts_and_one_line(make_spec, tmp_path):
     with pytest.raises(SystemExit, match=line), building(spec, str(log)) as job:
         (job.data / "file.txt").write_text("half")
         raise ValueError("row 3 is wrong")
-    assert list(folder_of(spec).iterdir()) == []
+    assert [path.name for path in folder_of(spec).iterdir()] == [".lock"]
     assert "Traceback" in log.read_text()
 
 
@@ -106,12 +106,43 @@ def test_data_without_manifest_is_replaced(make_spec):
     assert [p.name for p in (build(spec) / "data").iterdir()] == ["file.txt"]
 
 
-def test_the_first_of_two_builders_wins(make_spec):
+def test_a_second_builder_waits_and_keeps_what_the_first_built(make_spec):
     spec = make_spec()
+    code = (
+        "import sys\nfrom implicit_tuning.artifact import building\n"
+        "with building(sys.argv[1]) as job:\n"
+        "    (job.data / 'file.txt').write_text('second')\n"
+    )
     with building(spec) as job:
-        (job.data / "file.txt").write_text("second")
-        build(spec, text="first")
+        second = subprocess.Popen(
+            [sys.executable, "-c", code, spec], stderr=subprocess.PIPE, text=True
+        )
+        assert "waiting until it ends" in second.stderr.readline()
+        (job.data / "file.txt").write_text("first")
+    _, said = second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert "was built by another process; kept as it is" in said
     assert (folder_of(spec) / "data/file.txt").read_text() == "first"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[:-3], lambda b: b[:-9] + b"\xff" + b[-8:], lambda b: b.replace(b"3", b"4")],
+)
+def test_a_manifest_that_is_not_what_was_written_is_refused(make_spec, damage):
+    manifest = build(make_spec()) / "manifest.json"
+    manifest.write_bytes(damage(manifest.read_bytes()))
+    with pytest.raises(BrokenArtifact, match="manifest.json is damaged .*make repair"):
+        read_manifest(manifest.parent)
+
+
+def test_a_node_that_lost_a_file_is_built_again(make_spec):
+    spec = make_spec()
+    (build(spec, text="whole") / "data/file.txt").unlink()
+    assert find_damage(build(spec, text="again"), read_bytes=True) == []
+    with pytest.raises(SystemExit) as left, building(spec):
+        raise AssertionError("it stands, so nothing is built")
+    assert left.value.code == 0
 
 
 @pytest.mark.parametrize(

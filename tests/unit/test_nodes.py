@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from implicit_tuning import nodes
+from implicit_tuning.digests import seal
 from implicit_tuning.nodes import Code, Node, NodePaths, Source, Unpublished
 
 
@@ -126,7 +127,7 @@ def test_keys_below_a_cut_off_follow_its_content(tmp_path):
         paths.key(below[0])
     for above in (first, other):
         paths.folder(above).mkdir(parents=True)
-        paths.manifest(above).write_text('{"digest": "same bytes"}')
+        paths.manifest(above).write_text(seal({"digest": "same bytes"}))
     assert paths.key(below[0]) == paths.key(below[1])
 
 

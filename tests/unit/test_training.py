@@ -178,7 +178,7 @@ def killed_finetune(base, rows, folder, updates):
 
 
 @pytest.mark.parametrize("updates", [1, 4, 5])
-def test_killed_run_resumes_to_the_same_bytes(base, rows, tmp_path, updates, monkeypatch):
+def test_killed_run_resumes_to_the_same_bytes(base, rows, tmp_path, updates, monkeypatch, caplog):
     run(base, rows, tmp_path / "whole")
     process = multiprocessing.get_context("spawn").Process(
         target=killed_finetune, args=(base, rows, tmp_path / "broken", updates)
@@ -192,6 +192,7 @@ def test_killed_run_resumes_to_the_same_bytes(base, rows, tmp_path, updates, mon
     done_again = count_steps(monkeypatch)
     run(base, rows, tmp_path / "broken")
     assert done_again == list(range(1 + 2 * (updates // 2), 7))
+    assert (f"resuming after update {2 * (updates // 2)}," in caplog.text) == saved
     assert digests(tmp_path / "broken" / "tuned") == digests(tmp_path / "whole" / "tuned")
 
 
@@ -237,22 +238,25 @@ def test_state_of_another_run_is_not_used(base, rows, tmp_path, other, monkeypat
     assert "belongs to another run" in caplog.text
 
 
-def waiting_finetune(base, rows, folder, name):
-    torch.set_num_threads(1)
-    run(base, rows, folder, name=name)
-
-
-def test_second_process_waits_for_the_first(base, rows, tmp_path):
-    with training.exclusive(tmp_path / "partial"):
-        process = multiprocessing.get_context("spawn").Process(
-            target=waiting_finetune, args=(base, rows, tmp_path, "second")
-        )
-        process.start()
-        process.join(timeout=8)
-        assert process.is_alive() and not (tmp_path / "second").exists()
-    process.join(timeout=60)
-    assert process.exitcode == 0
-    assert {path.name for path in (tmp_path / "second").iterdir()} == CHECKPOINT
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda saved: saved[:-9],
+        lambda saved: saved[:-9] + b"\xff" + saved[-8:],
+        lambda saved: saved.replace(b"epoch", b"Epoch", 1),
+    ],
+    ids=["truncated", "a tensor changed", "the history changed"],
+)
+def test_a_damaged_state_is_not_used(base, rows, tmp_path, damage, monkeypatch, caplog):
+    run(base, rows, tmp_path / "whole")
+    for _ in stop_at(monkeypatch, 5):
+        with pytest.raises(KeyboardInterrupt):
+            run(base, rows, tmp_path)
+    state = tmp_path / "partial/state.safetensors"
+    state.write_bytes(damage(state.read_bytes()))
+    run(base, rows, tmp_path)
+    assert "state.safetensors is damaged" in caplog.text
+    assert digests(tmp_path / "tuned") == digests(tmp_path / "whole/tuned")
 
 
 def test_cut_rows_are_counted_and_named(base, tmp_path):

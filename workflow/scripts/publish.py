@@ -1,20 +1,22 @@
-"""Give the tables and figures of an experiment their stable names."""
+"""Give the tables and figures of an experiment their stable names, and sum up what it took."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from implicit_tuning.artifact import BrokenArtifact
 from implicit_tuning.publication import Publication, publish
+from implicit_tuning.usage import usage_by_stage, write_usage
 
 
 def publish_experiment(stamp: Path, nodes: Mapping[str, str]) -> None:
-    """Copy and link what the nodes hold.
+    """Copy and link what the nodes hold; write usage.csv and usage.md beside the copies.
 
     Args:
         stamp: file that will say so; its folder is the experiment's.
         nodes: folder of every node by its name.
     """
     folders = {name: Path(folder) for name, folder in nodes.items()}
+    write_usage(usage_by_stage(folders), stamp.parent)
     try:
         publish(Publication(stamp.parent, folders), stamp)
     except BrokenArtifact as error:

@@ -20,11 +20,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from implicit_tuning.digests import (
     combined_sha256,
     file_sha256,
+    read_sealed,
+    seal,
     source_sha256,
     unique_suffix,
     write_atomically,
@@ -41,7 +43,6 @@ from implicit_tuning.nodes import (
     NodePaths,
     Source,
 )
-
 
 WEIGHTS_SUFFIX = ".safetensors"
 
@@ -61,15 +62,15 @@ def read_manifest(folder: Path) -> dict:
     """Manifest of a built node.
 
     Raises:
-        BrokenArtifact: there is none, or it is not JSON.
+        BrokenArtifact: there is none, or it is not what was written.
     """
     path = folder / "manifest.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_sealed(path)
     except FileNotFoundError:
         raise BrokenArtifact(f"{path} is missing: the node is not built; run it again") from None
-    except json.JSONDecodeError as error:
-        raise BrokenArtifact(f"{path} is not JSON ({error}): run 'make repair'") from None
+    except ValueError as error:
+        raise BrokenArtifact(f"{path} is damaged ({error}): run 'make repair'") from None
 
 
 def find_damage(
@@ -151,7 +152,7 @@ class Job:
         upstream: what the job may read, by name; see `read`.
         data: where the job writes its files.
         partial: folder for resumable work, named after the plan key; the job removes it when done.
-        cache: file for answers worth keeping longer than the node, named after the plan key.
+        cache: file for answers worth keeping longer than the node, see `Node.cache_identity`.
         facts: counts and the like that belong into the manifest.
     """
 
@@ -204,7 +205,7 @@ def job_spec(paths: NodePaths, node: Node) -> str:
             },
             "folder": str(paths.folder(node)),
             "partial": str(paths.results / "partial" / node.plan_key),
-            "cache": str(paths.results / "cache" / node.stage / f"{node.plan_key}.jsonl"),
+            "cache": str(paths.results / "cache" / node.stage / f"{node.cache_key}.jsonl"),
         },
         sort_keys=True,
     )
@@ -216,7 +217,8 @@ def building(spec: str, log: str | None = None) -> Iterator[Job]:
 
     On entry the code is compared with the plan's, and the inputs' names and sizes with their
     manifests; on a clean exit the artifact is put in place, on an error nothing of it stays and
-    the process ends with one line.
+    the process ends with one line. Where another process builds the same node, this one waits, and
+    ends well without building it again.
 
     Args:
         spec: a `job_spec`.
@@ -228,7 +230,7 @@ def building(spec: str, log: str | None = None) -> Iterator[Job]:
         if log is not None:
             stack.enter_context(_printing_to(Path(log)))
         try:
-            with _built_folder(node) as job:
+            with _sole_builder(Path(node["folder"])), _built_folder(node) as job:
                 yield job
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this process
             traceback.print_exc()
@@ -245,6 +247,35 @@ def _printing_to(log: Path) -> Iterator[None]:
         contextlib.redirect_stderr(file),
     ):
         yield
+
+
+@contextlib.contextmanager
+def _sole_builder(folder: Path) -> Iterator[None]:
+    """Hold the node's lock; who had to wait finds the node built, and leaves.
+
+    The other may belong to another run over the same results, or to a scheduler that was killed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        # On the terminal, not only in the log: it may take hours.
+        print(f"another process builds {folder}: waiting until it ends", file=sys.__stderr__)
+        lock.acquire(poll_interval=0.5)  # seconds
+    try:
+        if _stands(folder):
+            print(f"{folder} was built by another process; kept as it is", file=sys.stderr)
+            raise SystemExit(0)
+        yield
+    finally:
+        lock.release()
+
+
+def _stands(folder: Path) -> bool:
+    """Whether a node is built, with its weights where it has any, by names and sizes."""
+    built = (folder / "manifest.json").is_file()
+    return built and not is_released(folder) and not find_damage(folder, read_bytes=False)
 
 
 @contextlib.contextmanager
@@ -300,7 +331,8 @@ def _origins(upstream: Mapping) -> dict[str, dict]:
 def _require_unchanged(source: Path, digest: str) -> None:
     if source_sha256(source) != digest:
         raise BrokenArtifact(
-            f"{source} changed after the run was planned; start the run again if that was meant"
+            f"{source} changed after the run was planned; if that was meant, touch what "
+            "changed (its time stamp may be the old one) and start the run again"
         )
 
 
@@ -333,16 +365,12 @@ def _manifest(node: Mapping, code: Code, origins: Mapping, job: Job) -> dict:
 
 
 def _put_in_place(unfinished: Path, folder: Path, manifest: Mapping) -> None:
-    """Rename the data, then write the manifest; whoever was first with a whole artifact wins."""
-    with FileLock(folder / ".lock"):
-        if (folder / "manifest.json").is_file():
-            print(f"{folder} was built by another process; kept as it is", file=sys.stderr)
-        else:
-            _replace_data(unfinished, folder)
-            if manifest["stage"] in RELEASABLE:
-                (folder / WEIGHTS_MARK).touch()
-            text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-            write_atomically(folder / "manifest.json", text)
+    """Rename the data, then write the manifest; one that stands for other data goes first."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    _replace_data(unfinished, folder)
+    if manifest["stage"] in RELEASABLE:
+        (folder / WEIGHTS_MARK).touch()
+    write_atomically(folder / "manifest.json", seal(manifest))
 
 
 def _replace_data(unfinished: Path, folder: Path) -> None:

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import logging
 import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 # What a Hugging Face model folder is made of. Notes beside it (README.md) decide no result, and
 # pickled weights (.bin, .pt) are never read.
@@ -28,11 +31,40 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a text file in one step, so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{unique_suffix()}")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def seal(content: Mapping) -> str:
+    """JSON text of a mapping, with a sha256 over all else in it under `sealed`."""
+    return _sorted_json({**content, "sealed": _json_sha256(content)})
+
+
+def read_sealed(path: Path) -> dict:
+    """What was sealed into a file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not JSON, or not what was once written.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.pop("sealed", None) != _json_sha256(content):
+        raise ValueError("changed after it was written")
+    return content
+
+
+def _json_sha256(content: Mapping) -> str:
+    return hashlib.sha256(_sorted_json(content).encode()).hexdigest()
+
+
+def _sorted_json(content: Mapping) -> str:
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def unique_suffix() -> str:
@@ -72,10 +104,16 @@ class DigestMemory:
         return combined_sha256({p.name: self.of_file(p) for p in model_files(folder)})
 
     def save(self) -> None:
-        """Write what was learned, in one step."""
+        """Write what was learned, in one step.
+
+        Where that fails (a full disk, read-only results) the log says so: planning needs no memory.
+        """
         if self._changed:
-            write_atomically(self.file, json.dumps(self._known, indent=1, sort_keys=True))
-            self._changed = False
+            try:
+                write_atomically(self.file, json.dumps(self._known, indent=1, sort_keys=True))
+                self._changed = False
+            except OSError as error:
+                logger.warning("sources will be hashed again next time: %s", error)
 
 
 def _read_memory(file: Path) -> dict:

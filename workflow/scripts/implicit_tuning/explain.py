@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from implicit_tuning.artifact import is_released, read_manifest
-from implicit_tuning.nodes import CUT_OFF, Node, NodePaths, Unpublished
+from implicit_tuning.nodes import CUT_OFF, Node, NodePaths, Source, Unpublished
 from implicit_tuning.plan import Plan
 
 
@@ -41,8 +41,13 @@ def explain(node: Node, paths: NodePaths) -> list[str]:
     sibling = _newest_sibling(folder)
     if sibling is None:
         return [f"{node.name}: never built; it will be {folder}"]
-    differences = list(_differences(node, paths, read_manifest(sibling)))
-    return [f"{node.name}: stale; against the newest, {sibling}:", *differences]
+    manifest = read_manifest(sibling)
+    return [
+        f"{node.name}: stale; against the newest, {sibling}:",
+        *(f"  {line}" for line in _own_differences(node, manifest)),
+        *(f"  {line}" for line in _upstream_differences(node, paths, manifest)),
+        *(f"  because of {line}" for line in _causes(node, paths, manifest, seen=set())),
+    ]
 
 
 def _newest_sibling(folder: Path) -> Path | None:
@@ -51,16 +56,48 @@ def _newest_sibling(folder: Path) -> Path | None:
     return newest.parent if newest else None
 
 
-def _differences(node: Node, paths: NodePaths, manifest: Mapping) -> Iterator[str]:
+def _own_differences(node: Node, manifest: Mapping) -> Iterator[str]:
+    """What differs in the node's code and config."""
     code = manifest["code"]
-    yield from _changes("  code: module", code["modules"], node.code.modules, show=False)
-    yield from _changes("  code: version of", code["versions"], node.code.versions)
-    yield from _changes("  config:", _flat(manifest["settings"]), _flat(node.settings))
-    before = {
+    yield from _changes("code: module", code["modules"], node.code.modules, show=False)
+    yield from _changes("code: version of", code["versions"], node.code.versions)
+    yield from _changes("config:", _flat(manifest["settings"]), _flat(node.settings))
+
+
+def _upstream_differences(node: Node, paths: NodePaths, manifest: Mapping) -> Iterator[str]:
+    yield from _changes("upstream:", _identities_before(node, manifest), _identities(node, paths))
+
+
+def _causes(node: Node, paths: NodePaths, manifest: Mapping, seen: set[Node]) -> Iterator[str]:
+    """What differs in the nodes above whose keys or content changed, all the way up."""
+    before, now = _identities_before(node, manifest), _identities(node, paths)
+    for name, above in node.upstream.items():
+        changed = name in before and before[name] != now[name]
+        if not changed or not isinstance(above, Node) or above in seen:
+            continue
+        seen.add(above)
+        earlier = paths.folder(above).parent / manifest["upstream"][name]["key"]
+        if not (earlier / "manifest.json").is_file():
+            yield f"{above.name}: not known why, since {earlier} is gone"
+            continue
+        there = read_manifest(earlier)
+        yield from (f"{above.name}: {line}" for line in _own_differences(above, there))
+        yield from (f"{above.name}: {line}" for line in _source_differences(above, there))
+        yield from _causes(above, paths, there, seen)
+
+
+def _source_differences(node: Node, manifest: Mapping) -> Iterator[str]:
+    """What differs in the bytes that no job makes."""
+    sources = {n: above.digest for n, above in node.upstream.items() if isinstance(above, Source)}
+    before = {n: manifest["upstream"][n]["digest"] for n in sources if n in manifest["upstream"]}
+    yield from _changes("source:", before, sources)
+
+
+def _identities_before(node: Node, manifest: Mapping) -> dict[str, str]:
+    return {
         name: above.get("key", above["digest"]) if name not in _cut_off(node) else above["digest"]
         for name, above in manifest["upstream"].items()
     }
-    yield from _changes("  upstream:", before, _identities(node, paths))
 
 
 def _cut_off(node: Node) -> set[str]:

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
+from implicit_tuning.digests import read_sealed
+
 # Raised by hand when the layout of artifacts changes: the machinery below is in no fingerprint.
-ARTIFACT_FORMAT = 2
+ARTIFACT_FORMAT = 3
 PACKAGE = "implicit_tuning"
 SCRIPTS = Path(__file__).resolve().parents[1]
 MACHINERY = frozenset(f"{PACKAGE}.{name}" for name in ("nodes", "artifact", "digests"))
@@ -207,6 +209,8 @@ class Node:
         settings: the node's own slice of the config, plain JSON values.
         upstream: what it reads, by the name under which the code asks for it.
         runtime: values that the job needs and that decide no byte of the result; in no key.
+        cache_identity: JSON value by which the answers that the job may reuse are kept; None keeps
+            them by the plan key.
     """
 
     stage: str
@@ -215,6 +219,12 @@ class Node:
     settings: Mapping[str, object]
     upstream: Mapping[str, "Node | Source"]
     runtime: Mapping[str, object] = field(default_factory=dict)
+    cache_identity: object = None
+
+    @property
+    def cache_key(self) -> str:
+        """Name of the file of answers that outlive the node."""
+        return self.plan_key if self.cache_identity is None else short_hash(self.cache_identity)
 
     @cached_property
     def plan_key(self) -> str:
@@ -258,8 +268,11 @@ class NodePaths:
 
     def __init__(self, results: Path) -> None:
         self.results = results
+        # Asked for many times in a plan of thousands of nodes.
         self._keys: dict[Node, str] = {}
         self._contents: dict[Node, str] = {}
+        self._folders: dict[Node, Path] = {}
+        self._manifests: dict[Node, Path] = {}
 
     def key(self, node: Node) -> str:
         """Key of a node in its path.
@@ -285,17 +298,22 @@ class NodePaths:
 
     def _published_digest(self, node: Node) -> str:
         try:
-            return json.loads(self.manifest(node).read_text(encoding="utf-8"))["digest"]
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            return read_sealed(self.manifest(node))["digest"]
+        except (FileNotFoundError, ValueError, KeyError):
             raise Unpublished(node) from None
 
     def folder(self, node: Node) -> Path:
         """Folder of a node: data/, manifest.json, job.log and benchmark.tsv."""
-        return self.results.joinpath("nodes", node.stage, *node.levels, self.key(node))
+        if node not in self._folders:
+            levels = (*node.levels, self.key(node))
+            self._folders[node] = self.results.joinpath("nodes", node.stage, *levels)
+        return self._folders[node]
 
     def manifest(self, node: Node) -> Path:
         """The file that says that a node is built; written last."""
-        return self.folder(node) / "manifest.json"
+        if node not in self._manifests:
+            self._manifests[node] = self.folder(node) / "manifest.json"
+        return self._manifests[node]
 
     def weights(self, node: Node) -> Path:
         """The mark that says that a checkpoint still has its weights."""

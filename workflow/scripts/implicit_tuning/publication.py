@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from implicit_tuning.artifact import read_manifest, require_whole
 from implicit_tuning.digests import file_sha256, unique_suffix, write_atomically
 from implicit_tuning.nodes import NodePaths, short_hash
@@ -102,12 +104,21 @@ def false_copies(publication: Publication) -> list[Path]:
 def publish(publication: Publication, stamp: Path) -> None:
     """Copy tables and figures, link all nodes, and leave one stamp, which lists the copies.
 
+    One process at a time; who had to wait finds the copies true, and leaves them.
+
     Raises:
         BrokenArtifact: a table or figure is not what its manifest says.
     """
     for node, origin in publication.nodes.items():
         if _folder_of(node):
             require_whole(origin, read_bytes=True)
+    publication.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(publication.folder / ".lock"):
+        if not (stamp.is_file() and publication.is_true()):
+            _publish(publication, stamp)
+
+
+def _publish(publication: Publication, stamp: Path) -> None:
     copies = publication.copies()
     _withdraw_earlier(publication.folder, kept=set(copies))
     for stable, (origin, _) in copies.items():

@@ -27,7 +27,7 @@ from implicit_tuning.chat import (
 )
 from implicit_tuning.digests import source_sha256
 from implicit_tuning.model_folder import load_model, load_tokenizer
-from implicit_tuning.training_state import exclusive, load_state, save_state
+from implicit_tuning.training_state import load_state, resumable, save_state
 from implicit_tuning.weighting import IGNORED, Weighting, token_weights, weighted_loss
 
 HISTORY_FILE = "loss_history.jsonl"
@@ -125,8 +125,8 @@ def finetune(
         base: model folder (config.json, safetensors weights, tokenizer).
         rows: rows.jsonl, each line `{"messages": [...], "source_row": int}`.
         destination: gets the checkpoint, with the chat template, and `loss_history.jsonl`.
-        partial: folder of the resumable state and its lock; removed when the run is done. A second
-            process on the same folder waits for the first.
+        partial: folder of the resumable state, for one process at a time; removed when the run is
+            done.
         seed: decides, with the epoch, the order of the examples.
         save_every: updates between two saves of the resumable state.
         progress: show a bar on stderr.
@@ -143,7 +143,7 @@ def finetune(
     tokenizer.chat_template = saved_chat_template(tokenizer, chat_format)
     examples = read_examples(rows, tokenizer, chat_format, settings.max_length)
     identity = _identity(base, rows, seed, chat_format, settings)
-    with exclusive(partial) as state_file:
+    with resumable(partial) as state_file:
         model = load_model(base, "float32", settings.attention)
         run = _Run(model, examples.trained, seed, settings, accelerator)
         run.history = load_state(state_file, model, run.optimizer, identity)

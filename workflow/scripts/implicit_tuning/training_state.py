@@ -1,44 +1,35 @@
-"""The resumable state of an unfinished fine-tuning run: one safetensors file under one lock.
+"""The resumable state of an unfinished fine-tuning run: one safetensors file.
 
-Weights, AdamW moments and progress stand in a single file, the progress as JSON in its header, so
-that one rename makes a save complete or leaves the one before. Nothing is pickled.
+Weights, AdamW moments and progress stand in a single file, the progress as JSON in its header with a
+sha256 over all of it, so that one rename makes a save complete or leaves the one before. Nothing is
+pickled.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.safetensors"
-LOCK_FILE = "lock"
 ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")  # of each parameter, as torch names them
 
 
 @contextlib.contextmanager
-def exclusive(partial: Path) -> Iterator[Path]:
-    """Hold the folder's lock, yield the path of its state file; remove the folder if all went well.
-
-    Where another process holds the lock, says so in the log and waits.
-    """
-    lock = FileLock(partial / LOCK_FILE)
-    _wait_for(lock, partial)
-    try:
-        yield partial / STATE_FILE
-        (partial / STATE_FILE).unlink(missing_ok=True)
-        # A process that waits may just have made the lock file again: then the folder stays.
-        shutil.rmtree(partial, ignore_errors=True)
-    finally:
-        lock.release()
+def resumable(partial: Path) -> Iterator[Path]:
+    """Yield the path of the folder's state file; remove the folder if all went well."""
+    partial.mkdir(parents=True, exist_ok=True)
+    yield partial / STATE_FILE
+    shutil.rmtree(partial)
 
 
 def save_state(
@@ -58,11 +49,16 @@ def save_state(
     for name, parameter in model.named_parameters():
         tensors[f"weight.{name}"] = parameter.detach()
         tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in ADAMW_STATE}
+    header = {"identity": identity, "history": json.dumps(history)}
+    header["sha256"] = _sha256(header["history"], tensors, tensors.get)
     unfinished = file.with_suffix(".unfinished")
-    save_file(tensors, unfinished, {"identity": identity, "history": json.dumps(history)})
-    with unfinished.open("rb") as written:
-        os.fsync(written.fileno())
-    unfinished.replace(file)
+    try:
+        save_file(tensors, unfinished, header)
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load_state(
@@ -70,32 +66,43 @@ def load_state(
 ) -> list[dict]:
     """Restore weights and AdamW moments; returns the history, empty where there is nothing to use.
 
-    The state of a run with another identity is left alone, and the log says so.
+    The log says from where the run resumes. A state that belongs to a run with another identity or
+    is damaged is left alone, and the log says so too.
     """
     if not file.exists():
         return []
-    with safe_open(file, framework="pt") as state:
-        header = state.metadata()
-        if header["identity"] != identity:
-            logger.warning("%s belongs to another run (settings, rows or base): not used", file)
-            return []
-        for name, parameter in model.named_parameters():
-            with torch.no_grad():
-                parameter.copy_(state.get_tensor(f"weight.{name}"))
-            optimizer.state[parameter] = {
-                key: state.get_tensor(f"{key}.{name}").to(parameter.device) for key in ADAMW_STATE
-            }
-    return json.loads(header["history"])
+    try:
+        with safe_open(file, framework="pt") as state:
+            header = state.metadata()
+            if header["identity"] != identity:
+                logger.warning("%s belongs to another run (settings, rows or base): not used", file)
+                return []
+            if _sha256(header["history"], state.keys(), state.get_tensor) != header["sha256"]:
+                raise SafetensorError("it has other bytes than were saved")
+            _restore(state.get_tensor, model, optimizer)
+    except SafetensorError as error:
+        logger.warning("%s is damaged (%s): not used", file, error)
+        return []
+    history = json.loads(header["history"])
+    logger.warning("resuming after update %d, saved in %s", len(history), file)
+    return history
 
 
-def _wait_for(lock: FileLock, partial: Path) -> None:
-    timeout = 0  # seconds; -1 is for ever
-    while not lock.is_locked:
-        partial.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=timeout)
-        except Timeout:
-            logger.warning("another process trains in %s: waiting until it ends", partial)
-            timeout = -1
-        except FileNotFoundError:
-            continue  # whoever held the lock ended just now and removed the folder
+def _restore(
+    tensor: Callable[[str], torch.Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            parameter.copy_(tensor(f"weight.{name}"))
+        optimizer.state[parameter] = {
+            key: tensor(f"{key}.{name}").to(parameter.device) for key in ADAMW_STATE
+        }
+
+
+def _sha256(history: str, names: Iterable[str], tensor: Callable[[str], torch.Tensor]) -> str:
+    """sha256 over the history, and over names and bytes of tensors in the order of names."""
+    digest = hashlib.sha256(history.encode())
+    for name in sorted(names):
+        digest.update(name.encode())
+        digest.update(tensor(name).cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Care for built results: find damage, name what must be rebuilt, find what nobody needs."""
 
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,8 +30,17 @@ class Finding:
     text: str
 
 
-def verify(plan: Plan, paths: NodePaths) -> list[Finding]:
-    """Hash every source, artifact and stable copy of the plan again; empty when all is well."""
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found, and how many bytes of artifacts it read in how many seconds."""
+
+    findings: list[Finding]
+    n_bytes: int
+    seconds: float
+
+
+def verify(plan: Plan, paths: NodePaths) -> Verification:
+    """Hash every source, artifact and stable copy of the plan again."""
     findings = [Finding(None, text) for text in _changed_sources(plan)]
     built = []
     for node in plan.nodes.values():
@@ -41,14 +51,16 @@ def verify(plan: Plan, paths: NodePaths) -> list[Finding]:
                 findings.append(Finding(node, f"{node.name}: not built ({paths.folder(node)})"))
         except Unpublished as missing:
             findings.append(Finding(None, f"{node.name}: waits for {missing.node.name}"))
+    start = time.perf_counter()
     findings += _damaged(built, paths)
+    seconds = time.perf_counter() - start
     findings += [Finding(None, text) for text in _mixed_lineage(built, paths)]
     if not findings:
         findings = [
             Finding(None, f"{copy}: missing, or not the copy it should be ('make run' renews it)")
             for copy in false_copies(plan_publication(plan, paths))
         ]
-    return findings
+    return Verification(findings, _total_size(built, paths), seconds)
 
 
 def _changed_sources(plan: Plan) -> Iterator[str]:
@@ -84,14 +96,15 @@ def _damage(node: Node, paths: NodePaths) -> list[str]:
 
 
 def _total_size(nodes: list[Node], paths: NodePaths) -> int:
-    """Bytes that the manifests promise; a broken manifest counts nothing."""
+    """Bytes of the files that stand; a broken manifest counts nothing."""
     total = 0
     for node in nodes:
         try:
             files = read_manifest(paths.folder(node))["files"]
         except BrokenArtifact:
             continue
-        total += sum(entry["size"] for entry in files.values())
+        data = paths.folder(node) / "data"
+        total += sum(entry["size"] for name, entry in files.items() if (data / name).is_file())
     return total
 
 
@@ -148,12 +161,7 @@ def unneeded(plan: Plan, paths: NodePaths) -> list[Path]:
         if path.name != ".lock"
     ]
     plan_keys = {node.plan_key for node in plan.nodes.values()}
-    # partial/judged holds stamps of the run in progress, not work.
-    partial = [
-        path
-        for path in paths.results.glob("partial/*")
-        if path.name not in plan_keys and path.name != "judged"
-    ]
+    partial = [path for path in paths.results.glob("partial/*") if path.name not in plan_keys]
     return sorted([f for f in folders if f.resolve() not in needed] + leftovers + partial)
 
 
