@@ -227,10 +227,12 @@ def building(spec: str, log: str | None = None) -> Iterator[Job]:
     node = json.loads(spec)
     name = "/".join((node["stage"], *node["levels"]))
     with contextlib.ExitStack() as stack:
-        if log is not None:
-            stack.enter_context(_printing_to(Path(log)))
         try:
-            with _sole_builder(Path(node["folder"])), _built_folder(node) as job:
+            # Before the log is opened, which is that of whoever builds.
+            stack.enter_context(_sole_builder(Path(node["folder"])))
+            if log is not None:
+                stack.enter_context(_printing_to(Path(log)))
+            with _built_folder(node) as job:
                 yield job
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this process
             traceback.print_exc()
@@ -260,8 +262,7 @@ def _sole_builder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        # On the terminal, not only in the log: it may take hours.
-        print(f"another process builds {folder}: waiting until it ends", file=sys.__stderr__)
+        print(f"another process builds {folder}: waiting until it ends", file=sys.stderr)
         lock.acquire(poll_interval=0.5)  # seconds
     try:
         if _stands(folder):
