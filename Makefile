@@ -34,8 +34,9 @@ test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
 test-all: $(STAMP)  ## the longer checks: reruns, faults, SLURM, the default run and its tables
 	$(BIN)/python -m pytest tests/workflow tests/artifacts -m long
 
-bench: $(STAMP)  ## CPU time and memory of planning, against Snakemake alone (minutes)
+bench: $(STAMP)  ## benchmarks: planning against Snakemake alone, judging (10 minutes)
 	$(BIN)/python benchmarks/dag.py
+	$(BIN)/python benchmarks/judging.py
 
 real: $(STAMP)  ## the same workflow on real rows and a real model: make real DATA=folder
 	@test -n "$(DATA)" || { echo "make real needs DATA=<folder with the real inputs>"; exit 2; }

@@ -207,3 +207,13 @@ def test_a_source_that_changed_after_planning_is_refused(make_spec, tmp_path):
 def test_code_that_changed_after_planning_is_refused(make_spec):
     with pytest.raises(SystemExit, match="changed after the run was planned"):
         build(make_spec(fingerprint="another"))
+
+
+def test_a_log_that_another_run_deleted_stands_again(make_spec, tmp_path):
+    log = tmp_path / "job.log"
+    with building(make_spec(), str(log)) as job:
+        (job.data / "file.txt").write_text("content")
+        print("half the work")
+        log.unlink()
+        print("all of it")
+    assert log.read_text() == "half the work\nall of it\n"

@@ -13,6 +13,7 @@ manifest is written last. So a job killed at any moment leaves nothing that coun
 import contextlib
 import importlib
 import json
+import os
 import shutil
 import sys
 import traceback
@@ -243,12 +244,15 @@ def building(spec: str, log: str | None = None) -> Iterator[Job]:
 @contextlib.contextmanager
 def _printing_to(log: Path) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("w", encoding="utf-8", buffering=1) as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
-        yield
+    with log.open("w+", encoding="utf-8", buffering=1) as file:
+        try:
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+        finally:
+            # Snakemake deletes the log of a job it starts; another run may have started this one.
+            if not log.exists() or not os.path.samestat(os.fstat(file.fileno()), log.stat()):
+                file.seek(0)
+                log.write_text(file.read(), encoding="utf-8")
 
 
 @contextlib.contextmanager
