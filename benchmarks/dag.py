@@ -52,6 +52,7 @@ COMMANDS = {
     "peer": [*DRY_RUN, "--quiet"],
     "plan": ["-m", "implicit_tuning", "plan"],
 }
+COUNTED = ("ours", "peer")
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,14 @@ class Case:
         state: one of STATES.
         folders: where each of COMMANDS runs.
         usages: what each run of each command used.
+        jobs: how many each dry run plans.
     """
 
     nodes: int
     state: str
     folders: Mapping[str, Path]
     usages: dict[str, list[Usage]] = field(default_factory=lambda: {name: [] for name in COMMANDS})
+    jobs: dict[str, int] = field(default_factory=dict)
 
     def median(self, command: str, quantity: str) -> float:
         """Median over the runs of a command."""
@@ -93,8 +96,7 @@ def main() -> None:
             for case in make_cases(Path(folder) / str(seeds), seeds)
         ]
         measure(cases, arguments.repeats)
-        table = usage_table(cases)
-    print(table)
+    print(usage_table(cases))
     if len(arguments.seeds) > 1:
         print(f"\n{growth_table(cases)}")
 
@@ -205,23 +207,39 @@ def write_peer(folder: Path, plan: Plan, paths: NodePaths) -> None:
 
 
 def measure(cases: list[Case], repeats: int) -> None:
-    """Run every command in every case, in turns.
+    """Run every command in every case, in turns, and count the jobs of the dry runs.
 
     Raises:
         RuntimeError: a command failed.
     """
-    with tqdm(total=repeats * len(cases) * len(COMMANDS), desc="measuring", unit="run") as progress:
+    runs = len(cases) * (repeats * len(COMMANDS) + len(COUNTED))
+    with tqdm(total=runs, desc="measuring", unit="run") as progress:
         for _ in range(repeats):
             for case in cases:
                 for name, folder in case.folders.items():
                     case.usages[name].append(run_measured(COMMANDS[name], folder))
                     progress.update()
+        for case in cases:
+            for name in COUNTED:
+                case.jobs[name] = count_jobs(case.folders[name])
+                progress.update()
 
 
 def run_measured(command: list[str], folder: Path) -> Usage:
     """What Python uses for a command in a folder."""
+    usage = json.loads(_run([str(USAGE), sys.executable, *command], folder).stdout)
+    return Usage(usage["cpu"], usage["memory"] / 1024)
+
+
+def count_jobs(folder: Path) -> int:
+    """Jobs of a dry run, which `--quiet` alone does not print."""
+    total = JOBS.search(_run([*DRY_RUN, "--quiet", "rules"], folder).stdout)
+    return int(total[1]) if total else 0
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
     done = subprocess.run(
-        [sys.executable, str(USAGE), sys.executable, *command],
+        [sys.executable, *command],
         cwd=folder,
         env=workspace_environment(folder),
         capture_output=True,
@@ -229,23 +247,8 @@ def run_measured(command: list[str], folder: Path) -> Usage:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed in {folder}:\n{done.stderr}")
-    usage = json.loads(done.stdout)
-    return Usage(usage["cpu"], usage["memory"] / 1024)
-
-
-def count_jobs(folder: Path) -> int:
-    """Jobs of a dry run, which `--quiet` alone does not print."""
-    done = subprocess.run(
-        [sys.executable, *DRY_RUN, "--quiet", "rules"],
-        cwd=folder,
-        env=workspace_environment(folder),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    total = JOBS.search(done.stdout + done.stderr)
-    return int(total[1]) if total else 0
+        raise RuntimeError(f"{' '.join(command)} failed in {folder}:\n{done.stdout}{done.stderr}")
+    return done
 
 
 def workspace_environment(folder: Path) -> dict[str, str]:
@@ -262,8 +265,8 @@ def usage_table(cases: list[Case]) -> str:
         {
             "nodes": case.nodes,
             "state": case.state,
-            "jobs": count_jobs(case.folders["ours"]),
-            "peer's": count_jobs(case.folders["peer"]),
+            "jobs": case.jobs["ours"],
+            "peer's": case.jobs["peer"],
             "dry run, s": case.median("ours", "cpu"),
             "peer, s": case.median("peer", "cpu"),
             "ratio": case.median("ours", "cpu") / case.median("peer", "cpu"),

@@ -21,8 +21,8 @@ from implicit_tuning.plan import build_plan, is_built
 from implicit_tuning.publication import plan_publication
 from snakemake.exceptions import WorkflowError
 
-# A plan is a million objects that live on, which the collector would visit over and over: a quarter
-# of the time of 3,000 jobs.
+# A plan of 3,000 jobs is 400,000 objects that live on, which the garbage collector would visit over
+# and over, for a quarter of the time.
 gc.freeze()
 gc.set_threshold(50_000)
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-PYTHON = ["workflow", "tests"]
-RULES = ["Snakefile", "rules"]
+PYTHON = ["workflow", "tests", "benchmarks"]
+RULES = ["Snakefile", "rules", "benchmarks/plain.smk"]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,13 @@ def respell(checkout):
         file.write_text(f"# A comment.\n{file.read_text()}")
 
 
+def reword_captions(checkout):
+    captions = list((checkout.folder / "workflow/report").glob("*.rst"))
+    assert captions
+    for file in captions:
+        file.write_text(f"{file.read_text()}\nIn other words.\n")
+
+
 def logic(*names):
     """A statement more in each of these files."""
 

@@ -32,6 +32,7 @@ from changes import (
     nothing,
     respell,
     reverse_keys,
+    reword_captions,
     rows_of_chess,
     starve_a,
     touch_all,
@@ -101,6 +102,7 @@ QUICK = {
         then(config(training__weight_decay=0, rules__repetition_penalty="15e-1")),
     ],
     "comments, docstrings, formatting everywhere": [then(respell)],
+    "captions reworded": [then(reword_captions)],
     "formatter rewritten, same bytes": [
         then(logic("implicit_tuning/datasets/chess"), format=1),
     ],
