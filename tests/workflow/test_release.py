@@ -61,8 +61,8 @@ def test_nothing_else_is_lost_with_them(checkout):
 
 def test_they_are_made_again_for_who_loads_them(checkout):
     checkout.config["adaptations"]["chess"]["generation"] = {"max_new_tokens": 6}
-    todo = checkout.tool("plan").stdout
-    counts = {line.split()[0]: int(line.split()[-1]) for line in todo.splitlines()[1:]}
+    _, *lines = checkout.tool("plan").stdout.splitlines()
+    counts = {line.split()[0]: int(line.split()[-1]) for line in lines}
     assert (counts["finetune"], counts["generate"], counts["judge"]) == (1, 1, 1)
     run = checkout.run()
     assert run.status == 0, run.output

@@ -117,8 +117,8 @@ def plan(arguments: argparse.Namespace) -> int:
     counts = count_by_stage(made, paths)
     print(f"{'stage':<10} {'nodes':>6} {'built':>6} {'to do':>6}")
     _, *columns = zip(*counts, strict=True)
-    for stage, count, built, todo in [*counts, ("all", *map(sum, columns))]:
-        print(f"{stage:<10} {count:>6} {built:>6} {todo:>6}")
+    for stage, count, built, waiting in [*counts, ("all", *map(sum, columns))]:
+        print(f"{stage:<10} {count:>6} {built:>6} {waiting:>6}")
     return 0
 
 

@@ -369,11 +369,11 @@ def _lacks_weights(paths: NodePaths, above: Node, reader: Node) -> bool:
 
 def count_by_stage(plan: Plan, paths: NodePaths) -> list[tuple[str, int, int, int]]:
     """Stage, nodes of the config, nodes that stand, nodes to do; for each stage with nodes."""
-    todo = pending(plan, paths)
+    waiting = pending(plan, paths)
     counts = []
     for stage in LEVELS:
         nodes = plan.stage(stage)
         if nodes:
             built = sum(is_built(paths, node) for node in nodes)
-            counts.append((stage, len(nodes), built, sum(node in todo for node in nodes)))
+            counts.append((stage, len(nodes), built, sum(node in waiting for node in nodes)))
     return counts
