@@ -32,7 +32,7 @@ test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
 	$(BIN)/python -m pytest tests/unit tests/workflow -m "not long"
 
 test-all: $(STAMP)  ## the longer checks: reruns, faults, SLURM, the default run and its tables
-	$(BIN)/python -m pytest tests/workflow tests/artifacts -m long
+	$(BIN)/python -m pytest tests/unit tests/workflow tests/artifacts -m long
 
 bench: $(STAMP)  ## benchmarks: planning against Snakemake alone, judging (10 minutes)
 	$(BIN)/python benchmarks/dag.py
