@@ -18,6 +18,7 @@ from implicit_tuning.judging.calibration import (
     write_calibration,
 )
 from implicit_tuning.judging.command import judge_of
+from implicit_tuning.judging.kinds import KINDS
 from implicit_tuning.judging.stored import local_file, read_yardstick
 from implicit_tuning.nodes import Node, NodePaths
 
@@ -40,7 +41,7 @@ def calibrate_files(
         ValueError: the judge knows the truth; nothing can calibrate it.
         JudgingFailed: as `alpaca.compare`.
     """
-    if node.settings["judge"]["kind"] == "oracle":
+    if KINDS[node.settings["judge"]["kind"]].truth:
         raise ValueError(
             f"judges.{judge_name} is right by construction about the organism's instructions, and "
             "knows no others: calibrate another judge"
