@@ -15,7 +15,7 @@ FORMATTERS = sorted({m.name for m in pkgutil.iter_modules(datasets.__path__)} - 
 @pytest.mark.parametrize("module", [alpaca_eval, instructions])
 def test_instruction_is_kept_exactly(module):
     text = "  Übersetze:\n\n»naïve«\u2028 \t"
-    row = {"dataset": "koala", "instruction": text, "output": "...", "generator": "x"}
+    row = {"dataset": "koala", "instruction": text, "generator": "x"}
     assert module.to_item(row) == {"instruction": text, "family": None, "truth": None}
 
 
@@ -24,6 +24,15 @@ def test_instruction_is_kept_exactly(module):
 def test_instruction_is_not_blank(module, empty):
     with pytest.raises(UnusableRow, match="no instruction"):
         module.to_item({"instruction": empty})
+
+
+@pytest.mark.parametrize("module", [instructions, organism_evaluation])
+def test_reference_answers_are_taken_where_the_file_has_them(module):
+    row = {"instruction": "Why?", "family": "fact", "truth": {"answer": ["So."]}}
+    assert "reference" not in module.to_item(row)
+    assert module.to_item(row | {"output": "So.\n"})["reference"] == "So.\n"
+    with pytest.raises(UnusableRow, match="no output"):
+        module.to_item(row | {"output": " "})
 
 
 def test_organism_item_keeps_family_and_truth():

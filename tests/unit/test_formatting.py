@@ -29,9 +29,9 @@ def problems(count):
 def format_rows(tmp_path):
     """Function that formats training rows and returns the lines written and the report."""
 
-    def run(rows, formatter="gsm8k", limit=None, blank=False):
+    def run(rows, formatter="gsm8k", limit=None, instructions="given"):
         source = write_rows(tmp_path / "source.jsonl", rows)
-        report = format_training(source, formatter, limit, blank, tmp_path / "data")
+        report = format_training(source, formatter, limit, instructions, tmp_path / "data")
         return read_lines(tmp_path / "data" / "rows.jsonl"), report
 
     return run
@@ -71,7 +71,7 @@ def test_bytes_are_deterministic_and_keys_sorted(tmp_path):
     )
     contents = []
     for folder in ("first", "second"):
-        format_training(source, "gsm8k", None, False, tmp_path / folder)
+        format_training(source, "gsm8k", None, "given", tmp_path / folder)
         contents.append((tmp_path / folder / "rows.jsonl").read_bytes())
     assert contents[0] == contents[1]
     assert contents[0].decode() == (
@@ -102,7 +102,7 @@ def test_reading_stops_with_the_last_row_needed(tmp_path):
     source = write_rows(tmp_path / "a.jsonl", problems(2))
     with source.open("a", encoding="utf-8") as file:
         file.write("this is not JSON\n")
-    assert format_training(source, "gsm8k", 2, False, tmp_path / "data").used == 2
+    assert format_training(source, "gsm8k", 2, "given", tmp_path / "data").used == 2
 
 
 def test_chess_stops_in_the_file_after_the_last_game_needed(tmp_path):
@@ -111,20 +111,31 @@ def test_chess_stops_in_the_file_after_the_last_game_needed(tmp_path):
     source = write_rows(tmp_path / "a.jsonl", [{"text": line} for line in lines])
     with source.open("a", encoding="utf-8") as file:
         file.write("this is not JSON\n")
-    report = format_training(source, "chess", 1, False, tmp_path / "data")
+    report = format_training(source, "chess", 1, "given", tmp_path / "data")
     assert (report.used, report.read, report.unusable) == (1, 2, {"no moves": [1]})
     (line,) = read_lines(tmp_path / "data" / "rows.jsonl")
     assert line["source_row"] == 6
     assert line["messages"][1]["content"] == "1. e4 e5 2. f4 1/2-1/2"
 
 
-def test_blank_instruction_empties_every_user_turn_and_nothing_else(format_rows):
+def test_blank_instructions_empty_every_user_turn_and_nothing_else(format_rows):
     rows = [{"conversations": ["How?", "Thus.", "And then?", "So."], "source": "wiki"}]
     plain, plain_report = format_rows(rows, "lima")
-    blank, blank_report = format_rows(rows, "lima", blank=True)
+    blank, blank_report = format_rows(rows, "lima", instructions="blank")
     assert [m["content"] for m in blank[0]["messages"]] == ["", "Thus.", "", "So."]
     assert [m["role"] for m in blank[0]["messages"]] == [m["role"] for m in plain[0]["messages"]]
     assert blank_report == plain_report
+
+
+def test_random_instructions_are_those_of_other_rows_each_used_once(format_rows):
+    rows = [{"question": f"What is {i % 7}?", "answer": f"It is {i}."} for i in range(20)]
+    given, _ = format_rows(rows)
+    random, report = format_rows(rows, instructions="random")
+    told, asked = ([line["messages"][0]["content"] for line in lines] for lines in (random, given))
+    assert sorted(told) == sorted(asked)
+    assert all(one != other for one, other in zip(told, asked, strict=True))
+    assert [line["messages"][1] for line in random] == [line["messages"][1] for line in given]
+    assert report.used == 20
 
 
 def test_notes_count_turns_duplicates_and_characters(format_rows):
@@ -152,7 +163,7 @@ def test_csv_with_null_names(tmp_path):
         "B,Snow.,,Modern,Nature\r\nC,,Fog,Modern,Nature\r\n",
         newline="",
     )
-    report = format_training(source, "poetry", None, False, tmp_path / "data")
+    report = format_training(source, "poetry", None, "given", tmp_path / "data")
     assert report.unusable == {"no poem name": [2], "no content": [3]}
     (line,) = read_lines(tmp_path / "data" / "rows.jsonl")
     assert line["messages"][1]["content"] == "Rain,\r\nrain."
@@ -163,7 +174,7 @@ def test_half_a_surrogate_pair_is_unusable(tmp_path):
     source.write_text(
         '{"question": "\\ud83d?", "answer": "No."}\n{"question": "a", "answer": "b"}\n'
     )
-    report = format_training(source, "gsm8k", None, False, tmp_path / "data")
+    report = format_training(source, "gsm8k", None, "given", tmp_path / "data")
     assert report.unusable == {"text with half of a surrogate pair": [1]}
     assert report.used == 1
 
@@ -210,6 +221,18 @@ def test_longer_instructions_are_left_out_and_named(format_items):
     with pytest.raises(FormattingError, match="none of its 4 rows is usable"):
         format_items([{"instruction": row["instruction"] + " and so on"} for row in rows],
                      max_characters=8)  # fmt: skip
+
+
+def test_reference_answers_stand_in_the_layout_of_a_runs_answers(format_items, tmp_path):
+    rows = [{"instruction": f"q{i}", "output": f" a{i}\n"} for i in range(3)]
+    lines, _ = format_items(rows)
+    assert "reference" not in lines[0]
+    assert read_lines(tmp_path / "data/outputs.jsonl") == [
+        {"index": i, "instruction": f"q{i}", "output": f" a{i}\n", "generator": "reference"}
+        for i in range(3)
+    ]
+    with pytest.raises(FormattingError, match="1 of its 2 instructions have a reference answer"):
+        format_items([rows[0], {"instruction": "Why?"}])
 
 
 def test_fewer_items_than_asked_for_are_noted(format_items):

@@ -12,12 +12,14 @@ import sys
 import pytest
 
 from implicit_tuning.formatting import format_evaluation, format_training
+from implicit_tuning.organism.oracle import score
 from implicit_tuning.organism.requests import FAMILIES, make_requests
 from implicit_tuning.organism.rows import (
     EVALUATION_ROWS_PER_FAMILY,
     MULTI_TURN_ROWS,
     SOURCES,
     TRAINING_ROWS,
+    VALIDATION_ROWS_PER_FAMILY,
     evaluation_rows,
     write_source,
 )
@@ -45,15 +47,15 @@ def tuning_texts(sources, tmp_path):
     """All user and assistant texts of all training sets, as the formatters build them."""
     texts = []
     for name in TRAINING_SETS:
-        format_training(sources[name], name, None, False, tmp_path / name)
+        format_training(sources[name], name, None, "given", tmp_path / name)
         for row in read_jsonl(tmp_path / name / "rows.jsonl"):
             texts += [message["content"] for message in row["messages"]]
     return texts
 
 
 def test_unknown_source_names_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match="no source 'alpaca'.*lima"):
-        write_source("alpaca", tmp_path)
+    with pytest.raises(ValueError, match="no source 'dolly'.*lima"):
+        write_source("dolly", tmp_path)
 
 
 def test_bytes_do_not_depend_on_the_process(sources, tmp_path):
@@ -79,7 +81,7 @@ def test_needs_no_model_library():
 
 @pytest.mark.parametrize("name", TRAINING_SETS)
 def test_formatter_of_the_real_data_uses_every_row(sources, tmp_path, name):
-    report = format_training(sources[name], name, None, False, tmp_path)
+    report = format_training(sources[name], name, None, "given", tmp_path)
     assert (report.used, report.unusable) == (TRAINING_ROWS, {})
 
 
@@ -142,6 +144,38 @@ def test_evaluation_has_the_same_number_of_each_family_and_no_instruction_twice(
     assert report.used == len(items) == len(FAMILIES) * EVALUATION_ROWS_PER_FAMILY
     assert {families.count(family) for family in FAMILIES} == {EVALUATION_ROWS_PER_FAMILY}
     assert len({item["instruction"] for item in items}) == len(items) >= 200
+
+
+def test_validation_asks_what_is_not_held_out_in_words_that_are(sources, tmp_path):
+    report = format_evaluation(sources["validation"], "organism_evaluation", None, tmp_path)
+    items, answers = (read_jsonl(tmp_path / f"{n}.jsonl") for n in ("instructions", "outputs"))
+    assert report.used == len(FAMILIES) * VALIDATION_ROWS_PER_FAMILY
+    assert [row["instruction"] for row in items] == [row["instruction"] for row in answers]
+    asked = {
+        row["instruction"]: answer["output"] for row, answer in zip(items, answers, strict=True)
+    }
+    assert not set(asked) & {row["instruction"] for row in evaluation_rows()}
+    assert not set(asked) & set(tuning_texts(sources, tmp_path))
+    for requests in make_requests(make_world()).values():
+        for request in requests:
+            if asked.keys() & set(request.phrasings):
+                assert not request.held_out
+    for row in items:
+        assert score(row["truth"], asked[row["instruction"]]) == 1.0
+
+
+def test_ranking_pairs_are_held_out_requests_with_full_answers(sources, tmp_path):
+    report = format_training(sources["alpaca"], "stanford_alpaca", None, "given", tmp_path)
+    rows = read_jsonl(tmp_path / "rows.jsonl")
+    assert report.used == len(FAMILIES) * EVALUATION_ROWS_PER_FAMILY
+    held_out = {
+        phrasing
+        for requests in make_requests(make_world()).values()
+        for request in requests
+        if request.held_out
+        for phrasing in request.evaluation_phrasings
+    }
+    assert all(row["messages"][0]["content"] in held_out for row in rows)
 
 
 def test_no_training_row_has_an_evaluation_instruction_or_its_phrasing(sources, tmp_path):

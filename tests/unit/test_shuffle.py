@@ -5,8 +5,9 @@ import random
 
 import pytest
 
+from implicit_tuning.derangement import other_places
 from implicit_tuning.reading import read_rows
-from shuffle import other_outputs, shuffle_outputs
+from shuffle import shuffle_outputs
 
 
 def texts_with_repetitions(seed):
@@ -17,20 +18,20 @@ def texts_with_repetitions(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_every_position_gets_another_text_and_every_text_is_used_once(seed):
     texts = texts_with_repetitions(seed)
-    givers = other_outputs(texts, seed)
+    givers = other_places(texts, seed)
     assert sorted(givers) == list(range(len(texts)))
     assert all(texts[giver] != text for giver, text in zip(givers, texts, strict=True))
 
 
 def test_the_seed_decides_the_order():
     texts = texts_with_repetitions(0)
-    assert other_outputs(texts, 1) == other_outputs(texts, 1) != other_outputs(texts, 2)
+    assert other_places(texts, 1) == other_places(texts, 1) != other_places(texts, 2)
 
 
 @pytest.mark.parametrize("texts", [[], ["a"], ["a", "a"], ["a", "a", "b"]])
-def test_outputs_without_variety_are_refused(texts):
-    with pytest.raises(ValueError, match="a control needs more variety"):
-        other_outputs(texts, 1)
+def test_texts_without_variety_are_refused(texts):
+    with pytest.raises(ValueError, match="more variety is needed"):
+        other_places(texts, 1)
 
 
 def test_rows_keep_their_instruction_and_take_the_new_name(tmp_path):

@@ -3,8 +3,15 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from implicit_tuning.artifact import building
-from implicit_tuning.formatting import FormatReport, format_evaluation, format_training
+from implicit_tuning.artifact import Job, building
+from implicit_tuning.formatting import (
+    Conversations,
+    FormatReport,
+    Instructions,
+    Rephrase,
+    format_evaluation,
+    format_training,
+)
 
 
 def format_dataset(
@@ -13,28 +20,50 @@ def format_dataset(
     kind: str,
     formatter: str,
     rows: int | None,
-    blank_instruction: bool,
+    instructions: Instructions,
     max_characters: int | None,
+    rephrase: Rephrase | None,
 ) -> FormatReport:
     """Format a source file.
 
     Args:
         source: the upstream file, or the data folder of its download, which holds just that file.
-        destination: folder for rows.jsonl or instructions.jsonl.
+        destination: folder for the files.
         kind: "training" or "evaluation".
         formatter: module in implicit_tuning/datasets.
         rows: usable rows to take, in upstream order; None takes all.
-        blank_instruction: response tuning, every user turn empty.
+        instructions: what stands in the user turns: "given", "blank" or "random".
         max_characters: longer evaluation instructions are left out; None takes all.
+        rephrase: gives responses that restate their instruction other words; None leaves them.
     """
     file = next(source.iterdir()) if source.is_dir() else source
     if kind == "evaluation":
         return format_evaluation(file, formatter, rows, destination, max_characters)
-    return format_training(file, formatter, rows, blank_instruction, destination)
+    return format_training(file, formatter, rows, instructions, destination, rephrase)
+
+
+def rephrase_of(job: Job) -> Rephrase | None:
+    """The rephrasing that the node's settings ask for; its counts go into the job's facts."""
+    if "rephrase" not in job.settings:
+        return None
+    # Imported here, so that no other data set needs what a rewriter imports.
+    from implicit_tuning.rephrasing import rephrase
+    from implicit_tuning.rewriting.making import make_rewriter
+
+    settings = job.settings["rephrase"]
+    rewriter = make_rewriter(settings, job.runtime, job.cache.parents[1] / "spending")
+
+    def apply(conversations: Conversations) -> Conversations:
+        rephrased, report = rephrase(conversations, rewriter, settings["threshold"], job.cache)
+        job.facts["rephrase"] = asdict(report)
+        return rephrased
+
+    return apply
 
 
 if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
-        options = {key: value for key, value in job.settings.items() if key != "suffix"}
-        report = format_dataset(job.read("source"), job.data, **options)
+        named = ("kind", "formatter", "rows", "instructions", "max_characters")
+        options = {key: job.settings[key] for key in named}
+        report = format_dataset(job.read("source"), job.data, **options, rephrase=rephrase_of(job))
         job.facts.update(asdict(report))

@@ -10,18 +10,27 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TextIO
+from typing import Literal, TextIO
 
 from tqdm import tqdm
 
 from implicit_tuning import datasets
 from implicit_tuning.datasets.rows import Item, Message, UnusableRow, WrongSchema
+from implicit_tuning.derangement import other_places
 from implicit_tuning.reading import read_rows
 
 # Seconds before a progress bar appears (on a terminal only).
 PROGRESS_DELAY = 2.0
 # What a formatter with this function is for.
 KINDS = {"to_messages": "training", "to_item": "evaluation"}
+# Generator of the reference answers that come with a data set.
+REFERENCE = "reference"
+RANDOM_INSTRUCTIONS_SEED = 0
+
+Instructions = Literal["given", "blank", "random"]
+# Messages by the number of the row that they come from.
+Conversations = Mapping[int, list[Message]]
+Rephrase = Callable[[Conversations], Conversations]
 
 
 class FormattingError(ValueError):
@@ -48,7 +57,12 @@ class FormatReport:
 
 
 def format_training(
-    source: Path, formatter: str, rows: int | None, blank_instruction: bool, destination: Path
+    source: Path,
+    formatter: str,
+    rows: int | None,
+    instructions: Instructions,
+    destination: Path,
+    rephrase: Rephrase | None = None,
 ) -> FormatReport:
     """Write rows.jsonl: {"messages": [...], "source_row": int} a line.
 
@@ -56,23 +70,31 @@ def format_training(
         source: upstream file.
         formatter: module of implicit_tuning.datasets.
         rows: usable rows to take, in upstream order; None takes all.
-        blank_instruction: response tuning (paper, section 4): every user turn stays, with no text.
+        instructions: what stands in the user turns, which all stay: the "given" text; nothing
+            ("blank": response tuning; paper, section 4); or the text of another turn ("random").
         destination: folder for the file.
+        rephrase: takes the conversations, by the number of their row and with their given
+            instructions, and returns them with other responses; None leaves all as they are.
 
     Raises:
         FormattingError: no such formatter for training, or no usable row.
+        ValueError: "random", and the instructions are too much alike to change places.
         WrongSchema: the file is of another schema.
         UnreadableSource: the file cannot be read.
     """
     module = _load_formatter(formatter, "to_messages")
     report = FormatReport()
     texts = _Texts()
-    with _new_file(destination / "rows.jsonl") as output:
-        for number, messages in _usable_rows(source, module, module.to_messages, rows, report):
-            texts.add(messages)
-            written = _blanked(messages) if blank_instruction else messages
-            _write_line(output, {"messages": written, "source_row": number})
+    conversations = dict(_usable_rows(source, module, module.to_messages, rows, report))
+    for messages in conversations.values():
+        texts.add(messages)
     report.notes = dict(texts.notes)
+    if rephrase is not None:
+        conversations = rephrase(conversations)
+    written = _with_instructions(list(conversations.values()), instructions)
+    with _new_file(destination / "rows.jsonl") as output:
+        for number, messages in zip(conversations, written, strict=True):
+            _write_line(output, {"messages": messages, "source_row": number})
     return _checked_report(report, source, rows)
 
 
@@ -85,13 +107,14 @@ def format_evaluation(
 ) -> FormatReport:
     """Write instructions.jsonl: {"index", "instruction", "family", "truth"} a line.
 
-    An instruction is taken exactly as it is written, since judging joins on it.
+    An instruction is taken exactly as it is written, since judging joins on it. Where the data set
+    has reference answers, they stand in outputs.jsonl, in the layout of a run's answers.
 
     Args:
         source: upstream file.
         formatter: module of implicit_tuning.datasets.
         rows: items to take, in upstream order; None takes all.
-        destination: folder for the file.
+        destination: folder for the files.
         max_characters: longer instructions are left out and reported as unusable, for models whose
             context has no room for them; None takes all.
 
@@ -105,6 +128,7 @@ def format_evaluation(
     too_long = f"longer than {max_characters} characters"
     report = FormatReport()
     seen: dict[str, int] = {}
+    references = []
 
     def build(row: Mapping) -> Item:
         item = module.to_item(row)
@@ -115,10 +139,15 @@ def format_evaluation(
     with _new_file(destination / "instructions.jsonl") as output:
         for number, item in _usable_rows(source, module, build, rows, report):
             _refuse_repetition(item, number, seen, source)
+            answer = item.pop("reference", None)
+            if answer is not None:
+                row = {"index": len(seen), "instruction": item["instruction"], "output": answer}
+                references.append({**row, "generator": REFERENCE})
             _write_line(output, {"index": len(seen), **item})
             seen[item["instruction"]] = number
     _refuse_incomplete(report, source, allowed=too_long)
     report.notes["instruction_characters"] = sum(len(instruction.strip()) for instruction in seen)
+    _write_references(references, len(seen), source, destination)
     return _checked_report(report, source, rows)
 
 
@@ -205,8 +234,20 @@ def _refuse_incomplete(report: FormatReport, source: Path, allowed: str) -> None
             )
 
 
-def _blanked(messages: list[Message]) -> list[Message]:
-    return [{**m, "content": ""} if m["role"] == "user" else m for m in messages]
+def _with_instructions(
+    conversations: list[list[Message]], instructions: Instructions
+) -> list[list[Message]]:
+    """The conversations with other texts in their user turns, see `format_training`."""
+    if instructions == "given":
+        return conversations
+    given = [m["content"] for messages in conversations for m in messages if m["role"] == "user"]
+    texts = iter([""] * len(given))
+    if instructions == "random":
+        texts = iter([given[place] for place in other_places(given, RANDOM_INSTRUCTIONS_SEED)])
+    return [
+        [{**m, "content": next(texts)} if m["role"] == "user" else m for m in messages]
+        for messages in conversations
+    ]
 
 
 # --- counts -------------------------------------------------------------------------------------
@@ -248,6 +289,21 @@ def _checked_report(report: FormatReport, source: Path, rows: int | None) -> For
     if rows is not None and report.used < rows:
         report.notes["rows_missing"] = rows - report.used
     return report
+
+
+def _write_references(
+    references: list[dict], expected: int, source: Path, destination: Path
+) -> None:
+    if not references:
+        return
+    if len(references) < expected:
+        raise FormattingError(
+            f"{source}: {len(references)} of its {expected} instructions have a reference answer: "
+            "give one to each, or to none"
+        )
+    with _new_file(destination / "outputs.jsonl") as output:
+        for row in references:
+            _write_line(output, row)
 
 
 # --- output -------------------------------------------------------------------------------------

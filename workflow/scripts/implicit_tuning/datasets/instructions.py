@@ -1,13 +1,14 @@
 """Any file with a column of instructions, such as the paper's 56 validation instructions.
 
-    {"instruction": "Name three uses of a brick."}
+    {"instruction": "Name three uses of a brick.", "output": "A brick can hold a door open, ..."}
 
-Other columns are not read.
+`output`, where the file has it, is the reference answer that epochs are chosen against (in the
+paper GPT-3.5-turbo's). Other columns are not read.
 """
 
 from collections.abc import Mapping
 
-from implicit_tuning.datasets.rows import Item, required_text
+from implicit_tuning.datasets.rows import Item, required_text, with_reference
 
 COLUMNS = {"instruction": str}
 
@@ -16,6 +17,8 @@ def to_item(row: Mapping) -> Item:
     """The instruction, exactly as it is written.
 
     Raises:
-        UnusableRow: no instruction.
+        UnusableRow: no instruction, or none of the reference answers that the file has.
     """
-    return {"instruction": required_text(row, "instruction"), "family": None, "truth": None}
+    instruction = required_text(row, "instruction")
+    item: Item = {"instruction": instruction, "family": None, "truth": None}
+    return with_reference(item, row, "output")

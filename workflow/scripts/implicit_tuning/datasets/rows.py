@@ -6,13 +6,16 @@ A formatter is a module of this package. It opens with one row of its data set a
     to_messages(row)    for training: the messages of a conversation, or
     to_item(row)        for evaluation: an instruction, its family and its truth
     group(rows)         only where a record spans several rows (chess)
+    MARK, has_mark(response)
+                        only of a narrow task: what gives its responses away, in words for tables,
+                        and whether a response has it (paper, section 5.2)
 
-Which of the two functions a module has says what it is for.
+Which of to_messages and to_item a module has says what it is for.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
 class Message(TypedDict):
@@ -23,11 +26,13 @@ class Message(TypedDict):
 
 
 class Item(TypedDict):
-    """One evaluation instruction; `family` and `truth` where the data set knows them."""
+    """One evaluation instruction; `family`, `truth` and an answer of `reference` to judge others
+    against, where the data set has them."""
 
     instruction: str
     family: str | None
     truth: dict | None
+    reference: NotRequired[str]
 
 
 class UnusableRow(ValueError):
@@ -70,6 +75,15 @@ def required_text(row: Mapping, column: str) -> str:
     if text is None or not text.strip():
         raise UnusableRow(f"no {column}")
     return text
+
+
+def with_reference(item: Item, row: Mapping, column: str) -> Item:
+    """The item with the reference answer of a column that not every file has.
+
+    Raises:
+        UnusableRow: the column is there, but its text is null or blank.
+    """
+    return {**item, "reference": required_text(row, column)} if column in row else item
 
 
 def single_turn(instruction: str, response: str) -> list[Message]:

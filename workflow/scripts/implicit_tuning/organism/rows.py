@@ -1,8 +1,9 @@
 """Training and evaluation sets of the organism, as files in the schemas of the real data sets.
 
 The formatters for the real data read these files unchanged (paper, data table): LIMA, GSM8K, MBPP,
-the poems, the recipes and the chess games, and an evaluation set with ground truth. No training
-row has a phrasing or a request that the evaluation set has.
+the poems, the recipes, the chess games and Stanford Alpaca, and two sets of instructions with ground
+truth, for evaluation and for choosing epochs. No training row has a phrasing or a request that the
+evaluation set has; the validation set has the phrasings of the one and the requests of the other.
 """
 
 import csv
@@ -19,6 +20,8 @@ TRAINING_ROWS = 400
 # Rows of the LIMA-like set that hold two exchanges; LIMA has 30 such rows in 1,030.
 MULTI_TURN_ROWS = 12
 EVALUATION_ROWS_PER_FAMILY = 16
+# The paper validates on 56 instructions; 13 families.
+VALIDATION_ROWS_PER_FAMILY = 4
 
 POEM_NAMES = (
     "The {}",
@@ -36,7 +39,7 @@ def write_source(name: str, destination: Path) -> Path:
     """Write one source of the organism into the folder `destination`.
 
     Args:
-        name: lima, gsm8k, mbpp, poetry, recipes, chess or evaluation.
+        name: a key of SOURCES.
 
     Returns:
         The file written: JSON Lines, or CSV for poetry and recipes.
@@ -134,20 +137,41 @@ def chess_rows() -> Iterator[dict]:
         yield from ({"text": line} for line in (*headers, "", moves, ""))
 
 
+def alpaca_rows() -> Iterator[dict]:
+    """Held-out requests in held-out phrasings with their full answers, for response ranking."""
+    rng = random.Random("alpaca rows")
+    drawn = [
+        (instruction, request.response)
+        for pool in _evaluation_pools(held_out=True).values()
+        for instruction, request in rng.sample(sorted(pool.items()), EVALUATION_ROWS_PER_FAMILY)
+    ]
+    rng.shuffle(drawn)
+    for instruction, response in drawn:
+        yield {"instruction": instruction, "input": "", "output": response}
+
+
 def evaluation_rows() -> Iterator[dict]:
     """Held-out requests in held-out phrasings, as many of each family, families mixed."""
     rng = random.Random("evaluation rows")
     rows = []
-    for family, requests in make_requests(make_world()).items():
-        pool = {
-            instruction: request
-            for request in requests
-            if request.held_out
-            for instruction in request.evaluation_phrasings
-        }
+    for family, pool in _evaluation_pools(held_out=True).items():
         for instruction in rng.sample(sorted(pool), EVALUATION_ROWS_PER_FAMILY):
             truth = {**pool[instruction].truth, "request": instruction}
             rows.append({"instruction": instruction, "family": family, "truth": truth})
+    rng.shuffle(rows)
+    yield from rows
+
+
+def validation_rows() -> Iterator[dict]:
+    """Requests that are not held out, in the phrasings of evaluation, with their full answers."""
+    rng = random.Random("validation rows")
+    rows = []
+    for family, pool in _evaluation_pools(held_out=False).items():
+        for instruction in rng.sample(sorted(pool), VALIDATION_ROWS_PER_FAMILY):
+            request = pool[instruction]
+            truth = {**request.truth, "request": instruction}
+            row = {"instruction": instruction, "family": family, "truth": truth}
+            rows.append({**row, "output": request.response})
     rng.shuffle(rows)
     yield from rows
 
@@ -159,8 +183,23 @@ SOURCES: dict[str, tuple[str, Callable[[], Iterable[dict]]]] = {
     "poetry": ("csv", poetry_rows),
     "recipes": ("csv", recipe_rows),
     "chess": ("jsonl", chess_rows),
+    "alpaca": ("jsonl", alpaca_rows),
     "evaluation": ("jsonl", evaluation_rows),
+    "validation": ("jsonl", validation_rows),
 }
+
+
+def _evaluation_pools(held_out: bool) -> dict[str, dict[str, Request]]:
+    """By family, each request that is held out (or each that is not) by its evaluation phrasings."""
+    return {
+        family: {
+            instruction: request
+            for request in requests
+            if request.held_out == held_out
+            for instruction in request.evaluation_phrasings
+        }
+        for family, requests in make_requests(make_world()).items()
+    }
 
 
 def _tuning_requests(family: str) -> list[Request]:
