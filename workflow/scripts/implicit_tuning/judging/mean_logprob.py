@@ -6,20 +6,18 @@ the path from outputs to tables works on any data. It does *not* measure quality
 often dull or repetitive text.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from implicit_tuning.chat import ChatFormat, tokenize_conversation, tokenize_prompt
+from implicit_tuning.chat import ChatFormat, tokenize_prompt
 from implicit_tuning.judging.judge import Pair, Verdict, judge_identity
+from implicit_tuning.scoring import mean_logprobs, response_ids
 
-IGNORED = -100
 DECIMALS = 4  # of a log-probability; steadies verdicts against rounding in batches of other shapes
 
 
@@ -27,10 +25,11 @@ class MeanLogprobJudge:
     """Compares mean log-probabilities (nats a token, float32) under the causal model in `base`.
 
     `base_digest` is the content digest of that folder, for the judge's identity. The prompt is the
-    chat prompt of `chat_format`; the output's own tokens count, without EOS and outer white space. Means are compared
-    after rounding to four decimals, equal ones are a draw. An output without tokens loses to any
-    other, since the mean over no tokens would mean nothing. An output that does not fit
-    into the model's context after its prompt is cut there and counted in the verdict's `n_cut`.
+    chat prompt of `chat_format`; the output's own tokens count, without EOS and outer white space.
+    Means are compared after rounding to four decimals, equal ones are a draw. An output without
+    tokens loses to any other, since the mean over no tokens would mean nothing. An output that does
+    not fit into the model's context after its prompt is cut there and counted in the verdict's
+    `n_cut`.
     The model is loaded with the first pair that is really judged.
 
     `judge` raises ValueError for an instruction that fills the context by itself.
@@ -55,7 +54,10 @@ class MeanLogprobJudge:
         texts = [(p.instruction, output) for p in pairs for output in (p.output_1, p.output_2)]
         prepared = [self._tokens(instruction, output) for instruction, output in texts]
         sequences = [(prompt, response) for prompt, response, _ in prepared]
-        means = mean_logprobs(self._model, sequences, self._batch_size)
+        means = [
+            None if mean is None else round(mean, DECIMALS)
+            for mean in mean_logprobs(self._model, sequences, self._batch_size)
+        ]
         cut = [was_cut for _, _, was_cut in prepared]
         return [
             _verdict(means[i], means[i + 1], n_cut=cut[i] + cut[i + 1])
@@ -80,60 +82,13 @@ class MeanLogprobJudge:
                 f"the prompt of instruction {instruction[:80]!r} has {len(prompt)} tokens and the "
                 f"judging base {self._base} a context of {context}: judge with another base"
             )
-        response = self._response_ids(instruction, output, len(prompt)) if output.strip() else []
+        response = []
+        if output.strip():
+            response = response_ids(
+                instruction, output, self._tokenizer, self._chat_format, len(prompt)
+            )
         room = context - len(prompt)
         return prompt, response[:room], len(response) > room
-
-    def _response_ids(self, instruction: str, output: str, prompt_length: int) -> list[int]:
-        """The output's tokens as they stand in the chat text, without EOS.
-
-        Tokenized alone, the first piece would be another one (sentencepiece puts a space there).
-        """
-        turns = [
-            {"role": "user", "content": instruction},
-            {"role": "assistant", "content": output},
-        ]
-        whole = tokenize_conversation(turns, self._tokenizer, self._chat_format, sys.maxsize)
-        return list(whole.input_ids[prompt_length:-1])
-
-
-@torch.inference_mode()
-def mean_logprobs(
-    model: torch.nn.Module, sequences: Sequence[tuple[list[int], list[int]]], batch_size: int
-) -> list[float | None]:
-    """Returns the mean log-probability (nats) of each response's tokens given its prompt.
-
-    `sequences` holds (prompt ids, response ids), the prompt not empty; None for an empty response.
-    """
-    means: list[float | None] = []
-    for start in range(0, len(sequences), batch_size):
-        batch = sequences[start : start + batch_size]
-        input_ids, labels = _padded(batch, model.device)
-        # Padding stands on the right, where causal attention never looks back at it.
-        logits = model(input_ids=input_ids).logits[:, :-1].float()
-        losses = cross_entropy(
-            logits.transpose(1, 2), labels[:, 1:], ignore_index=IGNORED, reduction="none"
-        )
-        totals = (-losses.sum(dim=1)).tolist()
-        means += [
-            round(total / len(response), DECIMALS) if response else None
-            for total, (_, response) in zip(totals, batch, strict=True)
-        ]
-    return means
-
-
-def _padded(
-    batch: Sequence[tuple[list[int], list[int]]], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns input ids and labels, both int64 [batch, length]; only responses have labels."""
-    length = max(len(prompt) + len(response) for prompt, response in batch)
-    input_ids = torch.zeros(len(batch), length, dtype=torch.long)
-    labels = torch.full((len(batch), length), IGNORED)
-    for row, (prompt, response) in enumerate(batch):
-        end = len(prompt) + len(response)
-        input_ids[row, :end] = torch.tensor(prompt + response)
-        labels[row, len(prompt) : end] = torch.tensor(response, dtype=torch.long)
-    return input_ids.to(device), labels.to(device)
 
 
 def _verdict(mean_1: float | None, mean_2: float | None, n_cut: int) -> Verdict:

@@ -1,0 +1,23 @@
+"""Rank the real response to each instruction against random ones, under a model."""
+
+from dataclasses import asdict
+
+from implicit_tuning.artifact import Job, building
+from implicit_tuning.chat import ChatFormat
+from implicit_tuning.ranking import RankingReport, RankingSettings, rank
+
+
+def rank_node(job: Job) -> RankingReport:
+    """Rank as the node's settings say."""
+    return rank(
+        model=job.read("model"),
+        pairs=job.read("pairs", "rows.jsonl"),
+        destination=job.data,
+        chat_format=ChatFormat(**job.settings["chat"]),
+        settings=RankingSettings(**job.settings["ranking"]),
+    )
+
+
+if __name__ == "__main__":
+    with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
+        job.facts.update(asdict(rank_node(job)))
