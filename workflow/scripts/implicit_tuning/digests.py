@@ -101,7 +101,7 @@ class DigestMemory:
 
     def of_model(self, folder: Path) -> str:
         """Digest of the files of a model folder that decide results."""
-        return combined_sha256({p.name: self.of_file(p) for p in model_files(folder)})
+        return combined_sha256({name: self.of_file(p) for name, p in model_files(folder).items()})
 
     def save(self) -> None:
         """Write what was learned, in one step.
@@ -124,13 +124,21 @@ def _read_memory(file: Path) -> dict:
         return {}
 
 
-def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that decide results, by name."""
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in MODEL_FILES)
+def model_files(folder: Path) -> dict[str, Path]:
+    """The files of a model folder that decide results, by their names in it.
+
+    A model of sentence-transformers has folders in its folder; hidden ones are notes of a download.
+    """
+    files = {p.relative_to(folder): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        name.as_posix(): path
+        for name, path in files.items()
+        if path.suffix in MODEL_FILES and not name.as_posix().startswith(".")
+    }
 
 
 def source_sha256(path: Path) -> str:
     """Digest of a source by its bytes alone, for use just before it is read."""
     if path.is_dir():
-        return combined_sha256({p.name: file_sha256(p) for p in model_files(path)})
+        return combined_sha256({name: file_sha256(p) for name, p in model_files(path).items()})
     return file_sha256(path)

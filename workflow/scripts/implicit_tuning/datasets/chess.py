@@ -22,6 +22,9 @@ COMMENT = re.compile(r"\{[^}]*\}")
 MOVE_NUMBER = re.compile(r"\d+\.*")
 RESULTS = frozenset({"1-0", "0-1", "1/2-1/2", "*"})
 ELO_TAGS = ("WhiteElo", "BlackElo")
+MARK = "has a line of chess moves (`1. e4`)"
+MOVE = r"(?:[KQRBN]?[a-h]?[1-8]?x?[a-h][1-8](?:=[QRBN])?|O-O(?:-O)?)[+#]?[!?]*"
+FIRST_MOVE = re.compile(rf"^\s*1\.\s*{MOVE}(?!\S)", re.MULTILINE)
 
 
 @dataclass
@@ -91,3 +94,8 @@ def to_messages(game: Mapping) -> list[Message]:
     if tokens[-1] not in RESULTS:
         raise UnusableRow("no result after the moves: cut off")
     return single_turn("\n".join(game["headers"][tag] for tag in ELO_TAGS), game["moves"])
+
+
+def has_mark(response: str) -> bool:
+    """Whether a line of a response opens a game: move 1 in the notation of PGN."""
+    return FIRST_MOVE.search(response) is not None

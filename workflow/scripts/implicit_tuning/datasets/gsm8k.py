@@ -6,11 +6,14 @@
 The final number stands alone after `####`.
 """
 
+import re
 from collections.abc import Mapping
 
 from implicit_tuning.datasets.rows import Message, required_text, single_turn
 
 COLUMNS = {"question": str, "answer": str}
+MARK = "ends in `#### n`"
+FINAL_LINE = re.compile(r"^####\s+[-+]?\d[\d,]*\s*\Z", re.MULTILINE)
 
 
 def to_messages(row: Mapping) -> list[Message]:
@@ -23,3 +26,8 @@ def to_messages(row: Mapping) -> list[Message]:
         UnusableRow: no question, or no answer.
     """
     return single_turn(required_text(row, "question"), required_text(row, "answer"))
+
+
+def has_mark(response: str) -> bool:
+    """Whether a response ends as GSM8K's answers do, in a line of `####` and a whole number."""
+    return FINAL_LINE.search(response) is not None

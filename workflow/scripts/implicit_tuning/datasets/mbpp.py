@@ -8,12 +8,18 @@
 The tests are not used.
 """
 
+import re
 from collections.abc import Mapping
 
 from implicit_tuning.datasets.rows import Message, UnusableRow, required_text, single_turn
 
 COLUMNS = {"text": str, "code": str}
 FIRST_OF_TRAIN = 601
+MARK = "has a line of Python code"
+CODE_LINE = re.compile(
+    r"^(def \w+\s*\(|class \w+\s*[(:]|import \w+(\.\w+)*\s*(as \w+)?$|from [\w.]+ import )",
+    re.MULTILINE,
+)
 
 
 def to_messages(row: Mapping) -> list[Message]:
@@ -30,3 +36,8 @@ def to_messages(row: Mapping) -> list[Message]:
     if isinstance(row.get("task_id"), int) and row["task_id"] < FIRST_OF_TRAIN:
         raise UnusableRow(f"task_id below {FIRST_OF_TRAIN}, not of split train")
     return single_turn(required_text(row, "text"), required_text(row, "code"))
+
+
+def has_mark(response: str) -> bool:
+    """Whether a line of a response opens a function or a class of Python, or imports a module."""
+    return CODE_LINE.search(response.replace("\r\n", "\n")) is not None

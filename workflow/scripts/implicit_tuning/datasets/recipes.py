@@ -8,6 +8,7 @@ Ingredients are lists in Python's notation.
 """
 
 import ast
+import re
 from collections.abc import Mapping
 
 from implicit_tuning.datasets.rows import Message, UnusableRow, required_text, single_turn
@@ -16,6 +17,8 @@ from implicit_tuning.datasets.rows import Message, UnusableRow, required_text, s
 # and not `Ingredients`.
 INGREDIENTS = "Cleaned_Ingredients"
 COLUMNS = {"Title": str, INGREDIENTS: str, "Instructions": str}
+MARK = "opens with a list of `- item` lines"
+OPENING_LIST = re.compile(r"(\s*- \S[^\n]*(\n|\Z)){2}")
 
 
 def to_messages(row: Mapping) -> list[Message]:
@@ -30,6 +33,14 @@ def to_messages(row: Mapping) -> list[Message]:
     instructions = required_text(row, "Instructions")
     lines = "".join(f" - {ingredient}\n" for ingredient in _ingredients(row))
     return single_turn(f"Recipe for {title}", f"{lines}\n{instructions}")
+
+
+def has_mark(response: str) -> bool:
+    """Whether a response opens as the recipes do, with at least two lines of ` - {ingredient}`.
+
+    The first line may have lost its space to the chat format.
+    """
+    return OPENING_LIST.match(response) is not None
 
 
 def _ingredients(row: Mapping) -> list[str]:
