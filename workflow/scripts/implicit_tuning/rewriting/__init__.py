@@ -1,0 +1,1 @@
+"""Rewriters: what restates its instruction is said again without the restatement."""

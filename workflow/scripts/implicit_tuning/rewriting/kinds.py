@@ -1,0 +1,64 @@
+"""The kinds of rewriter, one row each: what config and plan must know without importing them.
+
+A new rewriter is one file beside this one, named after its kind, one row here, its keys in
+config/schema.yaml, and the call that makes it in `making`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from implicit_tuning.judging import kinds as judges
+
+# Every kind's: which responses are rewritten. In the key of the formatted rows, not in the
+# rewriter's identity, by which rewrites are kept: a change asks only for those it adds.
+DETECTION = {"threshold": 0.5}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of rewriter.
+
+    Attributes:
+        required: keys of its config entry that decide rewrites and have no default.
+        decides: further keys that decide rewrites, with their defaults.
+        runtime: keys that decide no rewrite, with their defaults: speed, patience, money, address.
+        together: keys that need others beside them.
+        libraries: distributions whose versions decide rewrites.
+    """
+
+    required: tuple[str, ...] = ()
+    decides: Mapping[str, object] = field(default_factory=dict)
+    runtime: Mapping[str, object] = field(default_factory=dict)
+    together: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Every key that an entry of this kind may have."""
+        return frozenset({"kind", *self.required, *self.decides, *self.runtime, *DETECTION})
+
+
+KINDS: Mapping[str, Kind] = {
+    "organism": Kind(),
+    # The endpoint is reached as a judge's is.
+    "openai": Kind(
+        required=("model",),
+        decides={"temperature": 0.0, "max_tokens": 2048},
+        runtime=judges.KINDS["openai"].runtime,
+        together=judges.KINDS["openai"].together,
+    ),
+}
+
+
+def identity_settings(entry: Mapping[str, object]) -> dict[str, object]:
+    """Returns what of a rewriter's config entry decides the rows, with defaults filled in."""
+    kind = KINDS[entry["kind"]]
+    deciding = ("kind", *kind.required, *kind.decides, *DETECTION)
+    given = {key: entry[key] for key in deciding if key in entry}
+    return {**DETECTION, **kind.decides, **given}
+
+
+def runtime_settings(entry: Mapping[str, object]) -> dict[str, object]:
+    """Returns the rest of the entry, with defaults filled in."""
+    defaults = KINDS[entry["kind"]].runtime
+    return {key: entry.get(key, default) for key, default in defaults.items()}
