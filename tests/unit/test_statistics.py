@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from implicit_tuning.statistics import combine, difference, length_ratio, summarise
+from implicit_tuning.statistics import (
+    combine,
+    difference,
+    holm,
+    length_ratio,
+    mean_of_numbers,
+    mean_over_seeds,
+    paired_test,
+    summarise,
+)
 
 
 def annotations(preferences, length_1=10, length_2=20):
@@ -134,8 +143,109 @@ def test_difference_needs_as_many_seeds_on_both_sides():
 
 
 def test_length_ratio_is_model_over_reference():
-    assert length_ratio(annotations([1.0, 2.0], length_1=10, length_2=25)) == 2.5
+    assert length_ratio(annotations([1.0, 2.0], length_1=10, length_2=25)).value == 2.5
     assert length_ratio(annotations([1.0], length_1=0)) is None
+
+
+def rows_of_lengths(model, reference):
+    return [
+        row | {"length_1": theirs, "length_2": ours}
+        for row, ours, theirs in zip(annotations([1.0] * len(model)), model, reference, strict=True)
+    ]
+
+
+def test_the_interval_of_a_length_ratio_is_that_of_a_plain_bootstrap():
+    draw = np.random.default_rng(3)
+    model, reference = draw.integers(1, 60, 80), draw.integers(20, 60, 80)
+    ratio = length_ratio(rows_of_lengths(model.tolist(), reference.tolist()))
+    places = draw.integers(80, size=(3000, 80))
+    rounds = model[places].sum(axis=1) / reference[places].sum(axis=1)
+    assert ratio.value == pytest.approx(model.sum() / reference.sum())
+    assert [ratio.low, ratio.high] == pytest.approx(np.percentile(rounds, [2.5, 97.5]), abs=0.02)
+
+
+def test_lengths_of_several_seeds_are_drawn_by_instruction():
+    """Two seeds that write alike tell no more of the instructions than one of them."""
+    one = rows_of_lengths([5, 10, 30, 20], [10, 10, 10, 10])
+    assert length_ratio(one + one) == length_ratio(one)
+    proportional = length_ratio(rows_of_lengths([20, 40, 2], [10, 20, 1]))
+    assert (proportional.low, proportional.high) == (2.0, 2.0)
+
+
+def test_a_mean_over_seeds_takes_any_score_and_gaps():
+    scores = np.array([[1.0, 2.0, np.nan], [3.0, np.nan, 5.0]])
+    mean = mean_over_seeds(scores)
+    assert (mean.mean, mean.n, mean.n_seeds) == (pytest.approx((1.5 + 4.0) / 2), 4, 2)
+    assert mean.std == pytest.approx(np.std([1.5, 4.0], ddof=1))
+    assert mean.low < mean.mean < mean.high
+    with pytest.raises(ValueError, match="without any judged pair"):
+        mean_over_seeds(np.array([[1.0], [np.nan]]))
+
+
+def test_the_mean_of_one_number_a_seed_has_student_s_interval():
+    mean = mean_of_numbers([40.0, 44.0])
+    # The 97.5 % quantile of t with one degree of freedom is 12.706.
+    reach = 12.706 * math.sqrt(8) / math.sqrt(2)
+    assert (mean.mean, mean.std) == (42.0, pytest.approx(math.sqrt(8)))
+    assert [mean.low, mean.high] == pytest.approx([42 - reach, 42 + reach], abs=0.01)
+    assert mean_of_numbers([40.0]) is None
+    assert mean_of_numbers([7.0, 7.0, 7.0]).low == 7.0
+
+
+def test_differences_that_hardly_any_instruction_shows_are_no_certainty():
+    alike = difference([annotations([1.5] * 200)], [annotations([1.5] * 200)])
+    # The exact bound for 0 of 200 is 1 - 0.025 ** (1 / 200).
+    bound = 100 * (1 - 0.025 ** (1 / 200))
+    assert alike.mean == 0.0
+    assert [alike.low, alike.high] == pytest.approx([-bound, bound])
+    one = difference([annotations([2.0] + [1.5] * 199)], [annotations([1.5] * 200)])
+    assert one.mean == 0.25
+    assert one.low < -bound and one.high > bound
+
+
+# --- tests --------------------------------------------------------------------------------------
+
+
+def test_a_p_value_is_that_of_all_signs():
+    """Four wins and nothing else: 2 of the 16 sets of signs are as extreme."""
+    assert paired_test([annotations([2.0] * 4)]) == pytest.approx(2 / 16)
+    assert paired_test([annotations([2.0, 2.0, 2.0, 1.0])]) == pytest.approx(10 / 16)
+
+
+def test_only_draws_are_no_evidence_at_all():
+    assert paired_test([annotations([1.5] * 30)]) == 1.0
+    same = random_annotations(1, 0.3)
+    assert paired_test([same], [same]) == 1.0
+
+
+def test_the_test_is_paired_with_its_baseline_by_instruction():
+    """Each instruction is half a win better than the baseline's, at very different levels."""
+    low, high = annotations([1.0, 1.5] * 20), annotations([1.5, 2.0] * 20)
+    assert paired_test([high], [low]) < 0.001
+    assert paired_test([high[::-1]], [low]) == paired_test([high], [low])
+    with pytest.raises(ValueError, match="2 seeds cannot be paired with a baseline of 1"):
+        paired_test([low, low], [high])
+
+
+def test_seeds_that_repeat_each_other_add_no_evidence_and_gaps_are_left_out():
+    seed = random_annotations(2, 0.42)
+    assert paired_test([seed] * 3) == paired_test([seed])
+    gap = [*seed, {**seed[0], "instruction_sha256": "unjudged", "preference": None}]
+    assert paired_test([gap]) == paired_test([seed])
+
+
+def test_p_values_are_small_as_often_as_they_say(monkeypatch):
+    """Where run and reference are alike, one test in twenty is below 5 %; 300 repetitions."""
+    monkeypatch.setattr("implicit_tuning.statistics.RESAMPLES", 399)
+    p_values = [paired_test([random_annotations(seed, 0.5, count=60)]) for seed in range(300)]
+    assert 0.01 < np.mean(np.array(p_values) <= 0.05) < 0.09
+
+
+def test_holm_s_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.001, 0.9]) == pytest.approx([1.0, 0.003, 1.0])
+    assert holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
+    assert holm([]) == []
 
 
 def scores_of(seeds):

@@ -1,91 +1,51 @@
-"""The main table, the rule ablation, and their files."""
+"""The main table, what a table is made of, and its files."""
 
 import csv
 import json
-import random
 
+import pandas as pd
 import pytest
+from comparison_folders import annotations, comparison, grid
 
-from implicit_tuning import paper
-from implicit_tuning.tables import (
-    ComparisonResult,
-    main_table,
-    read_comparison,
-    rules_table,
-    with_judge,
-    without_paper,
-    write_table,
-)
-from table import build_table
+from implicit_tuning.tables import main
+from implicit_tuning.tables.comparisons import ComparisonResult, read_comparison
+from implicit_tuning.tables.layout import Table, readable, write_table
 
 LABEL = "model organism, by construction"
 ADAPTATIONS = ["base", "instruction", "response", "chess", "shuffled", "rules", "rules-no-eos"]
 NOTES = {"instruction": "reference, 50 by definition", "shuffled": "control: shuffled outputs"}
+RATES = {"response": 0.5, "base": 0.05, "instruction": 0.5, "shuffled": 0.02, "chess": 0.1}
 
 
-def annotations(win_probability, seed, count=60):
-    draw = random.Random(f"{win_probability} {seed}")
-    return [
-        {
-            "instruction_sha256": str(index),
-            "preference": 2.0 if draw.random() < win_probability else 1.0,
-            "length_1": 10,
-            "length_2": 15,
-        }
-        for index in range(count)
-    ]
+def build(inputs, label=LABEL, **settings):
+    values = {"reference": "instruction", "adaptations": ADAPTATIONS, "notes": NOTES} | settings
+    return main.build(inputs, label, **values)
 
 
-def result(adaptation, reference_seed, win_probability=0.4, base="a", **changes):
-    seed = None if adaptation.startswith(("base", "rules")) else reference_seed
-    rows = annotations(win_probability, reference_seed)
-    summary = {"judge_id": "oracle-1", "length_controlled_winrate": None}
-    values = {"seed": seed, "judge": "oracle", "annotations": rows, "summary": summary} | changes
-    return ComparisonResult(base, adaptation, reference_seed=reference_seed, **values)
+def means(frame):
+    return frame[frame["seed"] == "mean"].set_index("adaptation")
 
 
-def grid():
-    rates = {"response": 0.5, "base": 0.05, "instruction": 0.5, "shuffled": 0.02, "chess": 0.1}
-    return [
-        result(adaptation, seed, rate, base)
-        for base in ("b", "a")
-        for adaptation, rate in rates.items()
-        for seed in (2, 1)
-    ]
+# --- the main table -----------------------------------------------------------------------------
 
 
-def test_main_table_has_exactly_its_columns_and_rows_in_order():
-    table = main_table(grid(), ADAPTATIONS, LABEL, NOTES)
-    assert list(table.columns) == [
-        "base",
-        "adaptation",
-        "seed",
-        "win_rate",
-        "win_rate_std",
-        "win_rate_low",
-        "win_rate_high",
-        "n",
-        "length_ratio",
-        "length_controlled_win_rate",
-        "paper_llama2_7b",
-        "paper_olmo_7b",
-        "judge",
-        "note",
-    ]
+def test_rows_stand_by_base_adaptation_and_seed_with_the_mean_last(tmp_path):
+    frame = build(grid(tmp_path, RATES)).frame
+    assert list(frame.columns) == main.COLUMNS
     expected = [
         (base, adaptation, seed)
         for base in ("b", "a")
         for adaptation in ("base", "instruction", "response", "chess", "shuffled")
         for seed in ("1", "2", "mean")
     ]
-    assert list(table[["base", "adaptation", "seed"]].itertuples(index=False, name=None)) == (
+    assert list(frame[["base", "adaptation", "seed"]].itertuples(index=False, name=None)) == (
         expected
     )
 
 
-def test_mean_row_stands_for_its_seeds():
-    table = main_table(grid(), ADAPTATIONS, LABEL, NOTES)
-    rows = table[(table["base"] == "a") & (table["adaptation"] == "response")]
+def test_mean_row_stands_for_its_seeds(tmp_path):
+    frame = build(grid(tmp_path, RATES)).frame
+    rows = frame[(frame["base"] == "a") & (frame["adaptation"] == "response")]
     seeds, mean = rows[rows["seed"] != "mean"], rows[rows["seed"] == "mean"].iloc[0]
     assert mean["win_rate"] == pytest.approx(seeds["win_rate"].mean())
     assert mean["win_rate_std"] == pytest.approx(seeds["win_rate"].std(ddof=1))
@@ -95,179 +55,226 @@ def test_mean_row_stands_for_its_seeds():
     assert set(rows["length_ratio"]) == {1.5}
 
 
-def test_one_seed_has_a_mean_without_deviation():
-    table = main_table([result("response", 1)], ADAPTATIONS, LABEL, NOTES)
-    assert list(table["seed"]) == ["1", "mean"]
-    assert table["win_rate_std"].isna().all()
+def test_one_seed_has_a_mean_without_deviation(tmp_path):
+    frame = build(comparison(tmp_path, "response", 1)).frame
+    assert list(frame["seed"]) == ["1", "mean"]
+    assert frame["win_rate_std"].isna().all()
 
 
-def test_base_and_rules_rows_carry_the_seed_of_their_reference():
-    table = main_table([result("base", 3), result("rules", 4)], ADAPTATIONS, LABEL, NOTES)
-    assert list(table["seed"]) == ["3", "mean", "4", "mean"]
+def test_base_and_rules_rows_carry_the_seed_of_their_reference(tmp_path):
+    inputs = comparison(tmp_path, "base", 3) | comparison(tmp_path, "rules", 4)
+    assert list(build(inputs).frame["seed"]) == ["3", "mean", "4", "mean"]
 
 
-def test_notes_join_the_label_and_the_adaptation_s_own():
-    table = main_table(grid(), ADAPTATIONS, LABEL, NOTES).set_index("adaptation")["note"]
-    assert set(table["response"]) == {LABEL}
-    assert set(table["shuffled"]) == {f"{LABEL}; control: shuffled outputs"}
-    unlabelled = main_table([result("instruction", 1)], ADAPTATIONS, "", NOTES)
+def test_notes_join_the_label_and_the_adaptation_s_own(tmp_path):
+    notes = build(grid(tmp_path / "all", RATES)).frame.set_index("adaptation")["note"]
+    assert set(notes["response"]) == {LABEL}
+    assert set(notes["shuffled"]) == {f"{LABEL}; control: shuffled outputs"}
+    unlabelled = build(comparison(tmp_path, "instruction", 1), label="").frame
     assert set(unlabelled["note"]) == {"reference, 50 by definition"}
 
 
-def test_paper_values_stand_beside_their_adaptation():
-    table = main_table(grid(), ADAPTATIONS, LABEL, NOTES).set_index("adaptation")
-    assert set(table.loc["response", "paper_llama2_7b"]) == {43.3}
-    assert set(table.loc["chess", "paper_olmo_7b"]) == {6.3}
-    assert table.loc["instruction", "paper_llama2_7b"].isna().all()
-
-
-def test_paper_values_are_those_of_the_paper():
-    llama, olmo = (
-        {name: (rate.mean, rate.std) for name, rate in rates.items()}
-        for rates in (paper.LLAMA2_7B, paper.OLMO_7B)
-    )
-    assert llama == {
-        "base": (2.4, 0.14), "response": (43.3, 1.1), "mbpp": (16.9, 0.70), "gsm8k": (23.7, 0.74),
-        "poetry": (22.9, 0.97), "recipes": (14.6, 0.81), "chess": (2.1, 0.36),
-        "rules": (24.4, 0.40), "rules-no-eos": (10.4, 0.30),
-        "rules-no-repetition": (14.3, 0.58), "rules-no-bias": (16.3, 0.25),
-    }  # fmt: skip
-    assert olmo == {
-        "base": (4.7, 0.57), "response": (43.7, 1.7), "mbpp": (10.4, 1.0), "gsm8k": (30.3, 0.6),
-        "poetry": (21.9, 0.48), "recipes": (21.5, 0.86), "chess": (6.3, 1.1),
-    }  # fmt: skip
-
-
-def test_paper_columns_can_be_left_empty(tmp_path):
-    table = without_paper(main_table(grid(), ADAPTATIONS, LABEL, NOTES))
-    assert table[list(paper.COLUMNS)].isna().all(axis=None)
-    write_table(table, tmp_path, "main", "Caption")
-    assert "±" not in (tmp_path / "main.md").read_text().split("paper_olmo_7b")[0]
-
-
-def test_a_run_given_twice_and_an_unknown_adaptation_are_refused():
+def test_a_run_given_twice_and_an_unknown_adaptation_are_refused(tmp_path):
+    [(name, folder)] = comparison(tmp_path, "response", 1).items()
+    twice = {name: folder, name.replace("/set/1/", "/other-set/1/"): folder}
     with pytest.raises(ValueError, match="'response', seed 1 under judge 'oracle' stands twice"):
-        main_table([result("response", 1)] * 2, ADAPTATIONS, LABEL, NOTES)
+        build(twice)
     with pytest.raises(ValueError, match="adaptation 'gsm8k', which is not among"):
-        main_table([result("gsm8k", 1)], ADAPTATIONS, LABEL, NOTES)
+        build(comparison(tmp_path, "gsm8k", 1))
 
 
-def test_judges_are_kept_apart():
-    runs = [result("response", 1, judge=judge) for judge in ("oracle", "mean_logprob")]
-    table = main_table(runs, ADAPTATIONS, LABEL, NOTES)
-    assert list(table["judge"]) == ["oracle", "oracle", "mean_logprob", "mean_logprob"]
+def test_judges_are_kept_apart(tmp_path):
+    inputs = {}
+    for judge in ("oracle", "mean_logprob"):
+        inputs |= comparison(tmp_path, "response", 1, judge=judge)
+    assert list(build(inputs).frame["judge"]) == [
+        "oracle",
+        "oracle",
+        "mean_logprob",
+        "mean_logprob",
+    ]
 
 
-def length_controlled(seed, rate):
-    summary = {"judge_id": "gpt-1", "length_controlled_winrate": rate}
-    return result("response", seed, summary=summary)
+# --- tests against the reference ----------------------------------------------------------------
 
 
-def test_length_controlled_rates_stand_beside_the_raw_ones_and_have_a_mean_if_all_are_known():
-    table = main_table(
-        [length_controlled(1, 40.0), length_controlled(2, 44.0)], ADAPTATIONS, "", {}
-    )
-    assert list(table["length_controlled_win_rate"]) == [40.0, 44.0, 42.0]
-    table = main_table(
-        [length_controlled(1, 40.0), length_controlled(2, None)], ADAPTATIONS, "", {}
-    )
-    assert table["length_controlled_win_rate"].isna().tolist() == [False, True, True]
+def test_means_are_tested_against_their_reference_and_the_number_of_tests_is_stated(tmp_path):
+    table = build(grid(tmp_path, RATES, bases=("a",)))
+    rows = means(table.frame)
+    assert rows.loc["instruction", ["win_rate_p", "n_comparisons"]].isna().all()
+    tested = rows.drop(index="instruction")
+    assert set(tested["n_comparisons"]) == {4}
+    assert (tested["win_rate_p"] <= tested["win_rate_p_holm"]).all()
+    assert tested.loc["chess", "win_rate_p_holm"] < 0.01
+    assert tested.loc["response", "win_rate_p"] > 0.05
+    assert "4 comparisons of this table (Holm)" in table.caption
+    assert table.frame.loc[table.frame["seed"] != "mean", "win_rate_p"].isna().all()
+
+
+def test_an_adaptation_may_have_a_reference_of_its_own(tmp_path):
+    frame = build(grid(tmp_path, RATES), references={"chess": "response"}).frame
+    against = frame.set_index("adaptation")["against"]
+    assert set(against["chess"]) == {"response"}
+    assert set(against["response"]) == {"instruction"}
+
+
+# --- length-controlled rates --------------------------------------------------------------------
+
+
+def length_controlled(folder, rates):
+    inputs = {}
+    for seed, rate in rates.items():
+        inputs |= comparison(folder, "response", seed, length_controlled=rate)
+    return inputs
+
+
+def test_a_length_controlled_rate_stands_where_seeds_give_it_an_interval(tmp_path):
+    frame = build(length_controlled(tmp_path, {1: 40.0, 2: 44.0})).frame
+    rates = frame["length_controlled_win_rate"]
+    assert rates.isna().tolist() == [True, True, False]
+    mean = frame.iloc[2]
+    assert mean["length_controlled_win_rate"] == 42.0
+    assert mean["length_controlled_win_rate_low"] < 42.0 < mean["length_controlled_win_rate_high"]
+
+
+def test_a_seed_without_a_length_controlled_rate_leaves_the_mean_empty(tmp_path):
+    frame = build(length_controlled(tmp_path, {1: 40.0, 2: None})).frame
+    assert frame["length_controlled_win_rate"].isna().all()
+
+
+def test_one_seed_says_why_it_shows_no_length_controlled_rate(tmp_path):
+    frame = build(length_controlled(tmp_path, {1: 40.0})).frame
+    assert frame["length_controlled_win_rate"].isna().all()
+    assert frame["note"].iloc[-1] == f"{LABEL}; {main.ONE_SEED}"
+
+
+def test_the_caption_says_why_no_length_controlled_rate_was_computed(tmp_path):
+    table = build(grid(tmp_path, RATES))
+    assert table.caption.endswith("Length-controlled win rate not computed: no such judge.")
+    assert "length_controlled_win_rate" not in readable(table.frame)
+
+
+# --- what is known of the judge -----------------------------------------------------------------
 
 
 def calibration_file(folder, judge_id="likely-1"):
     measures = {"agreement": {"value": 78.125, "low": 75.04, "high": 81.06, "unit": "%"}}
     content = {"judge_id": judge_id, "yardstick": "gpt4", "n_pairs": 805, "measures": measures}
     (folder / "calibration.json").write_text(json.dumps(content))
-    return folder / "calibration.json"
+    return {"calibration": folder / "calibration.json"}
 
 
-def test_a_calibrated_judge_s_agreement_stands_in_the_label(tmp_path):
-    runs = [result("response", 1, summary={"judge_id": "likely-1"})]
-    file = calibration_file(tmp_path)
-    assert with_judge("mine", runs, False, file) == (
-        "mine; judge agrees with gpt4 on 78.1 % [75.0, 81.1] of 805 pairs"
-    )
-    assert with_judge("", runs, False, None) == "judge not calibrated"
-    assert with_judge("mine", runs, True, None) == "mine"
-
-
-def test_the_calibration_of_another_judge_is_none(tmp_path):
-    runs = [result("response", seed, summary={"judge_id": "likely-2"}) for seed in (1, 2)]
-    label = with_judge("mine", runs, False, calibration_file(tmp_path))
-    assert label == "mine; judge not calibrated (its calibration is of judge likely-1)"
-    mixed = [runs[0], result("response", 2, summary={"judge_id": "likely-1"})]
-    assert "not calibrated" in with_judge("mine", mixed, False, calibration_file(tmp_path))
-
-
-def test_the_judge_s_agreement_stands_in_every_row_and_above_the_table(tmp_path):
-    for seed in (1, 2):
-        folder = tmp_path / f"comparison-{seed}"
-        folder.mkdir()
-        rows = "".join(json.dumps(row) + "\n" for row in annotations(0.4, seed))
-        (folder / "annotations.jsonl").write_text(rows)
-        summary = {"judge_id": "likely-1", "length_controlled_winrate": None}
-        (folder / "summary.json").write_text(json.dumps(summary))
-    inputs = {f"a/response/{s}/set/{s}/likely": tmp_path / f"comparison-{s}" for s in (1, 2)}
-    build_table(
-        inputs, tmp_path, "main", "mine", "instruction", ADAPTATIONS, {},
-        judge_is_truth=False, calibration=calibration_file(tmp_path),
-    )  # fmt: skip
+def test_a_calibrated_judge_s_agreement_stands_in_every_row_and_above_the_table(tmp_path):
+    inputs = comparison(tmp_path, "response", 1, judge_id="likely-1") | calibration_file(tmp_path)
+    write_table(build(inputs, "mine", judge_is_truth=False), tmp_path, "main")
     note = "mine; judge agrees with gpt4 on 78.1 % [75.0, 81.1] of 805 pairs"
     with (tmp_path / "main.csv").open() as file:
         assert {row["note"] for row in csv.DictReader(file)} == {note}
     assert (tmp_path / "main.md").read_text().startswith(f"**{note}.** Win rates in %")
 
 
-def rules_grid():
-    rates = {"rules": 0.4, "rules-no-eos": 0.1, "base": 0.05, "response": 0.5}
-    return [result(name, seed, rate) for name, rate in rates.items() for seed in (1, 2)]
+def test_a_judge_without_a_calibration_of_its_own_is_said_not_to_be_calibrated(tmp_path):
+    inputs = {}
+    for seed in (1, 2):
+        inputs |= comparison(tmp_path, "response", seed, judge_id=f"likely-{seed}")
+    assert set(build(inputs, "", judge_is_truth=False).frame["note"]) == {"judge not calibrated"}
+    calibrated = build({**inputs, **calibration_file(tmp_path)}, "mine", judge_is_truth=False)
+    other = "mine; judge not calibrated (its calibration is of judge likely-1)"
+    assert set(calibrated.frame["note"]) == {other}
 
 
-def test_rules_table_has_differences_to_all_rules():
-    table = rules_table(rules_grid(), LABEL).set_index("adaptation")
-    assert list(table.index) == ["rules", "rules-no-eos", "base"]
-    drop = table.loc["rules-no-eos"]
-    assert drop["difference"] == pytest.approx(drop["win_rate"] - table.loc["rules", "win_rate"])
-    assert drop["difference_low"] < drop["difference"] < drop["difference_high"] < 0
-    assert table.loc["rules"].filter(like="difference").isna().all()
+def test_a_judge_that_is_right_by_construction_needs_no_calibration(tmp_path):
+    assert set(build(comparison(tmp_path, "response", 1), "mine").frame["note"]) == {"mine"}
 
 
-def test_rules_table_needs_all_rules_at_the_same_seeds():
-    with pytest.raises(ValueError, match="'rules-no-eos' but no 'rules'"):
-        rules_table([result("rules-no-eos", 1)], LABEL)
-    with pytest.raises(ValueError, match=r"'base' was judged at seeds \[2\], 'rules' at \[1\]"):
-        rules_table([result("rules", 1), result("base", 2)], LABEL)
+# --- files --------------------------------------------------------------------------------------
 
 
 def test_written_table_is_plain_csv_and_markdown_with_intervals(tmp_path):
-    table = main_table(grid(), ADAPTATIONS, LABEL, NOTES)
-    write_table(table, tmp_path, "main", f"Win rates: {LABEL}")
-    csv = (tmp_path / "main.csv").read_text().splitlines()
-    assert csv[0] == ",".join(table.columns)
-    response = table[(table["adaptation"] == "response") & (table["seed"] == "mean")].iloc[0]
-    assert f"b,response,mean,{response['win_rate']:.2f}," in "\n".join(csv)
+    table = build(grid(tmp_path, RATES))
+    write_table(table, tmp_path, "main")
+    lines = (tmp_path / "main.csv").read_text().splitlines()
+    assert lines[0] == ",".join(table.frame.columns)
+    frame = table.frame
+    response = frame[(frame["adaptation"] == "response") & (frame["seed"] == "mean")].iloc[0]
+    assert f"b,response,mean,{response['win_rate']:.2f}," in "\n".join(lines)
     markdown = (tmp_path / "main.md").read_text()
-    assert markdown.startswith(f"Win rates: {LABEL}\n\n| base ")
+    assert markdown.startswith(f"**{LABEL}.** Win rates in %")
     low, high = response["win_rate_low"], response["win_rate_high"]
     spread = f"{response['win_rate']:.1f} ± {response['win_rate_std']:.1f}"
     assert f"{spread} [{low:.1f}, {high:.1f}]" in markdown
-    assert "43.3 ± 1.1" in markdown
     assert "nan" not in markdown.lower()
 
 
 def test_written_bytes_are_equal_each_time(tmp_path):
+    inputs = grid(tmp_path, RATES)
     for name in ("first", "second"):
-        write_table(rules_table(rules_grid(), LABEL), tmp_path / name, "rules", "Rules")
+        write_table(build(inputs), tmp_path / name, "main")
     for suffix in ("csv", "md"):
-        files = [(tmp_path / name / f"rules.{suffix}").read_bytes() for name in ("first", "second")]
+        files = [(tmp_path / name / f"main.{suffix}").read_bytes() for name in ("first", "second")]
         assert files[0] == files[1]
 
 
+def test_a_number_without_an_interval_is_refused(tmp_path):
+    bare = Table(pd.DataFrame({"base": ["a"], "win_rate": [40.0]}), "c")
+    with pytest.raises(
+        ValueError, match="'win_rate' has numbers without an interval: add win_rate_"
+    ):
+        write_table(bare, tmp_path, "bare")
+    published = Table(pd.DataFrame({"paper_win_rate": [40.0], "n": [3]}), "c")
+    write_table(published, tmp_path, "published")
+
+
+def measured_frame():
+    return pd.DataFrame(
+        {
+            "name": ["x", "y"],
+            "rate": [43.26, None],
+            "rate_std": [1.1, None],
+            "rate_low": [40.0, None],
+            "rate_high": [46.2, None],
+            "rate_p": [0.00021, None],
+            "rate_p_holm": [0.0021, None],
+            "ratio": [-0.001, 1.234],
+            "ratio_low": [-0.5, 1.0],
+            "ratio_high": [0.5, 1.5],
+            "n": pd.array([12, None], dtype="Int64"),
+        }
+    )
+
+
+def test_readable_joins_a_number_with_what_belongs_to_it(tmp_path):
+    expected = {
+        "name": ["x", "y"],
+        "rate": ["43.3 ± 1.1 [40.0, 46.2]", "-"],
+        "p of rate (Holm)": ["0.0002 (0.0021)", "-"],
+        "ratio": ["0.00 [-0.50, 0.50]", "1.23 [1.00, 1.50]"],
+        "n": ["12", "-"],
+    }
+    assert readable(measured_frame()).to_dict(orient="list") == expected
+    write_table(Table(measured_frame(), "c"), tmp_path, "t")
+    assert readable(pd.read_csv(tmp_path / "t.csv")).to_dict(orient="list") == expected
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert lines[1] == "x,43.26,1.10,40.00,46.20,0.0002,0.0021,0.00,-0.50,0.50,12"
+    assert lines[2] == "y,,,,,,,1.23,1.00,1.50,"
+
+
+@pytest.mark.parametrize("text", ["a\rb", 'a\r\nb, "c"', "```\n|"])
+def test_extra_tables_and_markdown_of_one_s_own_are_written(tmp_path, text):
+    points = pd.DataFrame({"x": [1.23456], "text": [text]})
+    table = Table(points[["text"]], "c", extra={"points": points}, markdown="*own*", decimals=4)
+    write_table(table, tmp_path, "t")
+    assert (tmp_path / "t.md").read_text() == "c\n\n*own*\n"
+    with (tmp_path / "t-points.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{"x": "1.2346", "text": text}]
+    assert pd.read_csv(tmp_path / "t.csv")["text"].tolist() == [text]
+
+
 def test_comparison_is_read_from_its_folder(tmp_path):
-    rows = annotations(0.5, 1, count=3)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "annotations.jsonl").write_text(lines)
-    (tmp_path / "summary.json").write_text('{"n_total": 3}')
-    read = read_comparison("a/rules/none/set/5/oracle", tmp_path)
-    assert read == ComparisonResult("a", "rules", None, 5, "oracle", rows, {"n_total": 3})
+    rows = annotations(0.5, 5, count=3)
+    [(name, folder)] = comparison(tmp_path, "rules", 5, rows=rows).items()
+    read = read_comparison(name, folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert read == ComparisonResult("a", "rules", None, 5, "oracle", rows, summary)
     assert read.table_seed == 5
+    assert read_comparison("a/response/42/set/none/oracle", folder).table_seed == 42

@@ -1,21 +1,24 @@
-"""Win rates with their uncertainty, from the annotations of comparisons.
+"""Win rates with their uncertainty and their tests, from the annotations of comparisons.
 
 Units: win rates, differences, standard errors and interval ends are percentages (differences:
 percentage points). A pair's score is 100 * (preference - 1), as in AlpacaEval: 100 for a win of the
 model under test, 0 for a loss, 50 for a draw. Intervals are 95 % percentile bootstrap intervals
-with a fixed seed, so equal annotations give equal bytes.
+unless a function says otherwise; resampling has a fixed seed, so equal annotations give equal bytes.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, permutation_test, t
 
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
 SEED = 20240914
 FEW = 5
+# Rounds of a permutation test at once; bounds its memory.
+BATCH = 1_000
 
 Annotations = Sequence[Mapping]
 
@@ -54,16 +57,25 @@ class SeedMean:
     n_seeds: int
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """Mean length of the model's outputs over that of the reference's, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 def summarise(annotations: Annotations) -> WinRate:
     """Returns the win rate over the judged pairs of one comparison.
 
-    The interval is scipy's percentile bootstrap over instructions; where nearly all pairs end
-    alike, it is as wide as the exact binomial one. Raises ValueError when no pair was judged.
+    The interval is a percentile bootstrap over instructions; where nearly all pairs end alike, it
+    is as wide as the exact binomial one. Raises ValueError when no pair was judged.
     """
     scores = np.array([score for score in _scores(annotations).values() if score is not None])
     if scores.size == 0:
         raise ValueError("no pair of this comparison was judged: there is no win rate to give")
-    low, high = widened(_instruction_interval(scores), scores, scores.size)
+    low, high = widened(_seed_interval(scores[None, :]), scores, scores.size)
     several = scores.size > 1
     return WinRate(
         win_rate=float(scores.mean()),
@@ -92,7 +104,7 @@ def combine(seeds: Sequence[Annotations]) -> SeedMean:
     Raises ValueError when the seeds were not judged on the same instructions.
     """
     matrix = _score_matrix(seeds)
-    mean = _seed_mean(matrix)
+    mean = mean_over_seeds(matrix)
     # Seeds answer the same instructions, so they do not multiply the evidence.
     low, high = widened((mean.low, mean.high), matrix, matrix.shape[1])
     return replace(mean, low=low, high=high)
@@ -103,22 +115,116 @@ def difference(seeds: Sequence[Annotations], baseline: Sequence[Annotations]) ->
 
     Both are given in the same order of seeds. The bootstrap is that of `combine` on the differences
     of the scores, so what seeds and instructions have in common cancels. A pair counts only where
-    both sides were judged.
+    both sides were judged. Where fewer than FEW instructions differ at all, the interval is as wide
+    as the exact one for how many of them do: no difference in 200 pairs is no certainty.
     """
-    if len(seeds) != len(baseline):
-        raise ValueError(f"{len(seeds)} seeds cannot be paired with a baseline of {len(baseline)}")
-    matrix = _score_matrix([*seeds, *baseline])
-    return _seed_mean(matrix[: len(seeds)] - matrix[len(seeds) :])
+    matrix = _score_differences(seeds, baseline)
+    mean = mean_over_seeds(matrix)
+    differing = np.array([np.any(column[~np.isnan(column)]) for column in matrix.T])
+    if differing.sum() >= FEW:
+        return mean
+    share = binomtest(int(differing.sum()), differing.size).proportion_ci(CONFIDENCE, "exact").high
+    return replace(mean, low=min(mean.low, -100 * share), high=max(mean.high, 100 * share))
 
 
-def length_ratio(annotations: Annotations) -> float | None:
+def mean_over_seeds(scores: np.ndarray) -> SeedMean:
+    """Returns the mean over seeds of each seed's mean score, with its interval.
+
+    `scores` has shape [seeds, items], of any unit; NaN where there is no value. Items are what the
+    seeds have in common (instructions, pairs to rank), in one order. The interval is that of
+    `combine`, without its widening; for one seed it is a bootstrap over its items.
+
+    Raises ValueError for a seed without any value.
+    """
+    judged = ~np.isnan(scores)
+    if not judged.any(axis=1).all():
+        raise ValueError("a seed without any judged pair cannot enter a mean over seeds")
+    means = np.nanmean(scores, axis=1)
+    low, high = _seed_interval(scores)
+    return SeedMean(
+        mean=float(means.mean()),
+        std=None if len(scores) == 1 else float(means.std(ddof=1)),
+        low=low,
+        high=high,
+        n=int(judged.sum()),
+        n_seeds=len(scores),
+    )
+
+
+def mean_of_numbers(numbers: Sequence[float]) -> SeedMean | None:
+    """Returns the mean of one number a seed, None for one seed, whose spread nobody knows.
+
+    For numbers that are no mean over items, such as length-controlled win rates. The interval is
+    Student's t over the seeds, which takes the instructions as they are; `n` counts the seeds.
+    """
+    if len(numbers) < 2:
+        return None
+    mean, std = float(np.mean(numbers)), float(np.std(numbers, ddof=1))
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1)) * std / len(numbers) ** 0.5
+    return SeedMean(mean, std, mean - reach, mean + reach, n=len(numbers), n_seeds=len(numbers))
+
+
+def length_ratio(annotations: Annotations) -> Ratio | None:
     """Returns the mean length of the model's outputs over that of the reference's, in characters.
 
-    The lengths are those of AlpacaEval's `avg_length`. None when every reference output is empty.
+    Rows may be those of several seeds: the interval is a bootstrap over instructions, each drawn
+    with both lengths of all its rows. The lengths are those of AlpacaEval's `avg_length`. None when
+    every reference output is empty.
     """
-    model = sum(row["length_2"] for row in annotations)
-    reference = sum(row["length_1"] for row in annotations)
-    return model / reference if reference else None
+    totals: dict[str, list[int]] = {}
+    for row in annotations:
+        both = totals.setdefault(row["instruction_sha256"], [0, 0])
+        both[0] += row["length_2"]
+        both[1] += row["length_1"]
+    lengths = np.array(list(totals.values()), dtype=float)
+    model, reference = lengths.sum(axis=0)
+    if not reference:
+        return None
+    weights, _ = _draws(RESAMPLES, 1, len(lengths))
+    rounds = weights @ lengths
+    rounds = rounds[rounds[:, 1] > 0]
+    return Ratio(float(model / reference), *_percentiles(rounds[:, 0] / rounds[:, 1]))
+
+
+def paired_test(
+    seeds: Sequence[Annotations], baseline: Sequence[Annotations] | None = None
+) -> float:
+    """Returns the two-sided p-value of a model being as good as its reference, or as `baseline`.
+
+    A permutation test by signs: were both alike, each instruction's score (mean over seeds, less 50
+    or less the baseline's score) would be as likely to have the other sign. Instructions without a
+    verdict are left out. The seeds are taken as they are: the test speaks of these runs on other
+    instructions. `RESAMPLES` random sets of signs, or all where there are no more than that; only
+    zeros give 1.
+    """
+    matrix = _score_matrix(seeds) - 50.0
+    if baseline is not None:
+        matrix = _score_differences(seeds, baseline)
+    scores = np.array([np.nanmean(column) for column in matrix.T if not np.isnan(column).all()])
+    if not scores.any():
+        return 1.0
+    result = permutation_test(
+        (scores[scores != 0],),  # a zero has no sign to change
+        np.mean,
+        permutation_type="samples",
+        n_resamples=RESAMPLES,
+        batch=BATCH,
+        rng=np.random.default_rng(SEED),
+    )
+    return float(result.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values corrected for their number, in the order given (Holm 1979).
+
+    The smallest is multiplied by their number m, the next by m - 1, and so on; none may fall below
+    one before it, and none exceeds 1.
+    """
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
 
 
 def _scores(annotations: Annotations) -> dict[str, float | None]:
@@ -147,35 +253,11 @@ def _score_matrix(seeds: Sequence[Annotations]) -> np.ndarray:
     return np.array([[scores[key] for key in instructions] for scores in by_seed], dtype=float)
 
 
-def _seed_mean(matrix: np.ndarray) -> SeedMean:
-    judged = ~np.isnan(matrix)
-    if not judged.any(axis=1).all():
-        raise ValueError("a seed without any judged pair cannot enter a mean over seeds")
-    means = np.nanmean(matrix, axis=1)
-    single = len(matrix) == 1
-    low, high = _instruction_interval(matrix[judged]) if single else _seed_interval(matrix)
-    return SeedMean(
-        mean=float(means.mean()),
-        std=None if single else float(means.std(ddof=1)),
-        low=low,
-        high=high,
-        n=int(judged.sum()),
-        n_seeds=len(matrix),
-    )
-
-
-def _instruction_interval(scores: np.ndarray) -> tuple[float, float]:
-    if np.ptp(scores) == 0:
-        return float(scores[0]), float(scores[0])
-    interval = bootstrap(
-        (scores,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",  # BCa has no answer when almost all pairs end alike
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+def _score_differences(seeds: Sequence[Annotations], baseline: Sequence[Annotations]) -> np.ndarray:
+    if len(seeds) != len(baseline):
+        raise ValueError(f"{len(seeds)} seeds cannot be paired with a baseline of {len(baseline)}")
+    matrix = _score_matrix([*seeds, *baseline])
+    return matrix[: len(seeds)] - matrix[len(seeds) :]
 
 
 def widened(interval: tuple[float, float], scores: np.ndarray, n: int) -> tuple[float, float]:
@@ -199,17 +281,24 @@ def widened(interval: tuple[float, float], scores: np.ndarray, n: int) -> tuple[
 
 def _seed_interval(matrix: np.ndarray) -> tuple[float, float]:
     """Hierarchical bootstrap over the rows (seeds) and, in common, the columns (instructions)."""
-    n_seeds, n_instructions = matrix.shape
-    rng = np.random.default_rng(SEED)
     judged = ~np.isnan(matrix)
-    weights = rng.multinomial(
-        n_instructions, np.full(n_instructions, 1 / n_instructions), size=RESAMPLES
-    ).astype(float)  # [rounds, instructions]: how often each instruction was drawn
+    weights, drawn = _draws(RESAMPLES, *matrix.shape)
     totals = weights @ np.where(judged, matrix, 0.0).T
     counts = weights @ judged.astype(float).T
     means = totals / np.maximum(counts, 1.0)  # [rounds, seeds]
-    drawn = rng.integers(n_seeds, size=(RESAMPLES, n_seeds))
-    rounds = np.take_along_axis(means, drawn, axis=1).mean(axis=1)
+    return _percentiles(np.take_along_axis(means, drawn, axis=1).mean(axis=1))
+
+
+@lru_cache(maxsize=2)  # single runs and means over seeds: all of a table draw alike
+def _draws(rounds: int, n_seeds: int, n_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each item was drawn in each round [rounds, items], and the seeds [rounds, seeds]."""
+    rng = np.random.default_rng(SEED)
+    shares = np.full(n_items, 1 / n_items)
+    weights = rng.multinomial(n_items, shares, size=rounds).astype(float)
+    return weights, rng.integers(n_seeds, size=(rounds, n_seeds))
+
+
+def _percentiles(rounds: np.ndarray) -> tuple[float, float]:
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(rounds, [tail, 100 - tail])
     return float(low), float(high)

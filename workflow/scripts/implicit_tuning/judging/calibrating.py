@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from implicit_tuning.figures import calibration_figure
+from implicit_tuning.figures.calibration import calibration_figure
 from implicit_tuning.judging.alpaca import compare
 from implicit_tuning.judging.calibration import (
     MEANINGS,

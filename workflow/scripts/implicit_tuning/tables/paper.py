@@ -1,0 +1,147 @@
+"""Our win rates beside the paper's, and how far their orders agree."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from implicit_tuning.paper import BASE_NAMES, JUDGE, SEEDS, WIN_RATES
+from implicit_tuning.statistics import combine, difference
+from implicit_tuning.tables.comparisons import (
+    RATE_WORDS,
+    Group,
+    Groups,
+    annotations_of,
+    mean_cells,
+    paired_with,
+    read_groups,
+)
+from implicit_tuning.tables.layout import Table
+
+COLUMNS = [
+    "base",
+    "adaptation",
+    "win_rate",
+    "win_rate_std",
+    "win_rate_low",
+    "win_rate_high",
+    "n",
+    "n_seeds",
+    "paper_base",
+    "paper_win_rate",
+    "paper_win_rate_std",
+    "rank",
+    "paper_rank",
+    "agreement",
+    "judge",
+]
+
+
+def build(
+    inputs: Mapping[str, Path],
+    label: str,
+    adaptations: Sequence[str],
+    paper_bases: Mapping[str, str | None],
+    circumstances: Sequence[str],
+) -> Table:
+    """Mean win rates (%) over seeds beside those of the paper, for what both have.
+
+    `rank` counts from the highest among the adaptations that a base shares with the paper. Bases
+    without a counterpart and adaptations without a number in the paper are left out.
+
+    Args:
+        inputs: data folders of comparisons by the levels of their nodes, joined by "/".
+        label: what kind of result the table shows, may be empty.
+        adaptations: all of them, in the order of rows.
+        paper_bases: the paper's base (a key of `paper.WIN_RATES`) that each base stands beside.
+        circumstances: what sets the experiment apart from the paper's, a sentence each.
+
+    Raises:
+        ValueError: a run given twice, or an adaptation that `adaptations` does not name.
+    """
+    groups, _ = read_groups(inputs, adaptations)
+    shared = {group: runs for group, runs in groups.items() if _paper_rate(group, paper_bases)}
+    means = {group: combine(annotations_of(runs)).mean for group, runs in shared.items()}
+    frame = pd.DataFrame(
+        [
+            {**_beside(group, means, paper_bases[group[1]]), **mean_cells(runs)}
+            for group, runs in shared.items()
+        ],
+        columns=COLUMNS,
+    )
+    orders = [
+        _order(judge, base, shared, paper_bases[base])
+        for judge, base in dict.fromkeys(group[:2] for group in shared)
+    ]
+    return Table(frame, _caption(label, orders, circumstances))
+
+
+def _paper_rate(group: Group, paper_bases: Mapping[str, str | None]) -> bool:
+    return group[2] in WIN_RATES.get(paper_bases.get(group[1]) or "", {})
+
+
+def _beside(group: Group, means: Mapping[Group, float], paper_base: str) -> dict:
+    judge, base, adaptation = group
+    paper = WIN_RATES[paper_base]
+    ours = {other[2]: mean for other, mean in means.items() if other[:2] == group[:2]}
+    rank = _rank(adaptation, ours)
+    paper_rank = _rank(adaptation, {name: paper[name].mean for name in ours})
+    return {
+        "base": base,
+        "adaptation": adaptation,
+        "paper_base": BASE_NAMES[paper_base],
+        "paper_win_rate": paper[adaptation].mean,
+        "paper_win_rate_std": paper[adaptation].std,
+        "rank": rank,
+        "paper_rank": paper_rank,
+        "agreement": _agreement(rank, paper_rank, len(ours)),
+        "judge": judge,
+    }
+
+
+def _rank(name: str, rates: Mapping[str, float]) -> int:
+    """Place among the rates, 1 for the highest; equals share the best place."""
+    return 1 + sum(rate > rates[name] for rate in rates.values())
+
+
+def _agreement(rank: int, paper_rank: int, count: int) -> str:
+    if rank == paper_rank:
+        return f"same place, {rank} of {count}"
+    places = abs(rank - paper_rank)
+    direction = "higher" if rank < paper_rank else "lower"
+    return f"{places} place{'s' * (places > 1)} {direction} than in the paper"
+
+
+def _order(judge: str, base: str, groups: Groups, paper_base: str) -> str:
+    """A sentence on how many pairs of adaptations stand in the paper's order."""
+    paper, own = WIN_RATES[paper_base], [g for g in groups if g[:2] == (judge, base)]
+    alike = opposed = unclear = 0
+    for first, second in combinations(own, 2):
+        others = paired_with(groups, first, second[2])
+        ours = difference(annotations_of(groups[first]), annotations_of(others))
+        sign = 1 if paper[first[2]].mean > paper[second[2]].mean else -1
+        if ours.low <= 0 <= ours.high:
+            unclear += 1
+        elif ours.mean * sign > 0:
+            alike += 1
+        else:
+            opposed += 1
+    return (
+        f"{base} beside {BASE_NAMES[paper_base]}: of {alike + opposed + unclear} pairs of "
+        f"adaptations {alike} stand in the paper's order, {opposed} in the opposite one, and "
+        f"{unclear} are not told apart (95 % interval of the paired difference)."
+    )
+
+
+def _caption(label: str, orders: Sequence[str], circumstances: Sequence[str]) -> str:
+    found = " ".join(orders) or (
+        "No base of this experiment stands beside one of the paper's: say which with `paper` in its "
+        "row of `bases`."
+    )
+    return (
+        f"**{label or 'Beside the paper'}.** Mean win rates in % over seeds; {RATE_WORDS}. "
+        f"`paper_win_rate` is the length-controlled AlpacaEval 2 rate of arXiv 2409.14254 under "
+        f"{JUDGE}, mean ± standard deviation over {SEEDS} seeds (it gives no interval): compare "
+        f"orders, not numbers. {found} Why orders may differ: {'; '.join(circumstances)}."
+    )
