@@ -57,7 +57,8 @@ rule all:
     default_target: True
     input:
         milestone("format"),
-        [judged_group(group) for group in PLAN.groups()],
+        milestone("select"),
+        [measured_group(group) for group in PLAN.groups()],
         published_stamp,
         releases,
 

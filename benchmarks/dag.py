@@ -34,7 +34,8 @@ from implicit_tuning.artifact import building, job_spec
 from implicit_tuning.config import load_config, merge
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.nodes import Node, NodePaths
-from implicit_tuning.plan import Plan, build_plan, is_built
+from implicit_tuning.plan import Plan, is_built
+from implicit_tuning.planning import build_plan
 from implicit_tuning.publication import plan_publication, publish
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -180,7 +181,7 @@ def build_empty(plan: Plan, paths: NodePaths, stages: tuple[str, ...] | None) ->
     for node in plan.nodes.values():
         if stages is None or node.stage in stages:
             with building(job_spec(paths, node)) as job:
-                (job.data / f"{node.levels[0]}.txt").write_text(f"{node.name}\n")
+                (job.data / f"{'-'.join((node.stage, *node.levels[:1]))}.txt").write_text(f"{node.name}\n")
     if stages is None:
         publication = plan_publication(plan, paths)
         publish(publication, publication.wanted_stamp())

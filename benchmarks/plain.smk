@@ -109,6 +109,36 @@ rule judge:
         "job.py"
 
 
+rule rank:
+    input:
+        upstream_of("rank/{base}/{adaptation}/{seed}/{name}"),
+    output:
+        file_of("rank/{base}/{adaptation}/{seed}/{name}"),
+    log:
+        "results/rank/{base}/{adaptation}/{seed}/{name}/job.log",
+    benchmark:
+        "results/rank/{base}/{adaptation}/{seed}/{name}/benchmark.tsv"
+    params:
+        node="rank/{base}/{adaptation}/{seed}/{name}",
+    script:
+        "job.py"
+
+
+rule similarity:
+    input:
+        upstream_of("similarity/{base}/{adaptation}/{seed}/{evaluation}/{name}"),
+    output:
+        file_of("similarity/{base}/{adaptation}/{seed}/{evaluation}/{name}"),
+    log:
+        "results/similarity/{base}/{adaptation}/{seed}/{evaluation}/{name}/job.log",
+    benchmark:
+        "results/similarity/{base}/{adaptation}/{seed}/{evaluation}/{name}/benchmark.tsv"
+    params:
+        node="similarity/{base}/{adaptation}/{seed}/{evaluation}/{name}",
+    script:
+        "job.py"
+
+
 rule table:
     input:
         upstream_of("table/{name}"),
@@ -135,5 +165,20 @@ rule figure:
         "results/figure/{name}/benchmark.tsv"
     params:
         node="figure/{name}",
+    script:
+        "job.py"
+
+
+rule report:
+    input:
+        upstream_of("report"),
+    output:
+        file_of("report"),
+    log:
+        "results/report/job.log",
+    benchmark:
+        "results/report/benchmark.tsv"
+    params:
+        node="report",
     script:
         "job.py"

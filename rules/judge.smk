@@ -19,15 +19,3 @@ rule judge:
         node=spec_of("judge"),
     script:
         "../workflow/scripts/judge.py"
-
-
-localrules:
-    judged,
-
-
-rule judged:
-    """All comparisons of the runs that were trained on one data set."""
-    input:
-        manifests=comparisons_of_group,
-    output:
-        temp(touch(judged_mark("{group}", "{key}"))),

@@ -17,8 +17,9 @@ from implicit_tuning.nodes import (
     folder_pattern,
     short_hash,
 )
-from implicit_tuning.plan import build_plan, is_built
-from implicit_tuning.publication import plan_publication
+from implicit_tuning.plan import is_built
+from implicit_tuning.planning import build_plan
+from implicit_tuning.publication import PUBLISHED, plan_publication
 from snakemake.exceptions import WorkflowError
 
 # A plan of 3,000 jobs is 400,000 objects that live on, which the garbage collector would visit over
@@ -49,9 +50,9 @@ def one_of(names):
 wildcard_constraints:
     base=one_of(EXPERIMENT.bases),
     dataset=one_of(EXPERIMENT.datasets),
-    adaptation=one_of(EXPERIMENT.adaptations),
+    adaptation=one_of(PLAN.adaptations),
     seed="none|[0-9]+",
-    reference_seed="[0-9]+",
+    reference_seed="none|[0-9]+",
     judge=one_of(EXPERIMENT.judges),
     key="[0-9a-f]+",
 
@@ -87,14 +88,14 @@ def refuse_other_triggers():
 
 
 def published(question, *nodes):
-    """Answer a question that needs keys, or tell Snakemake which format to build first."""
+    """Answer a question that needs keys, or tell Snakemake which cut-off to build first."""
     refuse_other_triggers()
     try:
         return question(*nodes)
     except Unpublished as missing:
-        dataset, variant = missing.node.levels
-        key = PATHS.key(missing.node)
-        checkpoints.format.get(dataset=dataset, variant=variant, key=key)
+        stage = missing.node.stage
+        levels = dict(zip(LEVELS[stage], missing.node.levels))
+        getattr(checkpoints, stage).get(**levels, key=PATHS.key(missing.node))
         # Only reached when a manifest stands that cannot be read, or is gone again.
         raise WorkflowError(f"{PATHS.manifest(missing.node)} is damaged: run 'make repair'")
 
@@ -246,8 +247,8 @@ def milestone(stage):
     return inputs
 
 
-def judged_group(group):
-    """Input function: asks for the comparisons of one data set while any is missing.
+def measured_group(group):
+    """Input function: asks for one way to measure the runs of one data set while any is missing.
 
     One request a data set lets all others go on when one formatter fails: tables wait for all.
     """
@@ -257,7 +258,7 @@ def judged_group(group):
         if all(is_built(PATHS, node) for node in nodes):
             return []
         key = short_hash([node.plan_key for node in nodes])
-        return judged_mark(group, key)
+        return measured_mark(group, key)
 
     return inputs
 
@@ -272,13 +273,13 @@ def require_writable_results():
             )
 
 
-def judged_mark(group, key):
+def measured_mark(group, key):
     """A file that Snakemake makes and deletes within a run: not in the results, which runs share."""
-    return f".snakemake/judged/{group}.{key}"
+    return f".snakemake/measured/{group}.{key}"
 
 
-def comparisons_of_group(wildcards):
-    """Input function: manifests of the comparisons of one data set."""
+def measures_of_group(wildcards):
+    """Input function: manifests of what measures the runs of one data set."""
     return manifests(PLAN.groups()[wildcards.group])
 
 
@@ -303,5 +304,5 @@ def published_nodes(wildcards):
 
 
 def published_upstream(wildcards):
-    """Input function: manifests of all tables and figures."""
-    return manifests([*PLAN.stage("table"), *PLAN.stage("figure")])
+    """Input function: manifests of all that has a stable name."""
+    return manifests([node for stage in PUBLISHED for node in PLAN.stage(stage)])

@@ -1,4 +1,5 @@
-# Needs: tables. Makes: results/nodes/figure/... and the stable names of the experiment.
+# Needs: tables, and the manifests of all nodes. Makes: results/nodes/{figure,report}/... and the
+# stable names of the experiment.
 
 
 rule figure:
@@ -25,12 +26,30 @@ rule figure:
         "../workflow/scripts/figure.py"
 
 
+rule report:
+    """Write the report of the experiment, one page that says whence each number comes."""
+    input:
+        manifests=upstream_of("report"),
+    output:
+        manifest=mark_of("report", "manifest.json"),
+    log:
+        file_of("report", "job.log"),
+    benchmark:
+        file_of("report", "benchmark.tsv")
+    conda:
+        ENVIRONMENT
+    params:
+        node=spec_of("report"),
+    script:
+        "../workflow/scripts/report.py"
+
+
 localrules:
     publish,
 
 
 rule publish:
-    """Copy tables and figures to the stable names of the experiment, and link its nodes."""
+    """Copy report, tables and figures to the experiment's stable names, and link its nodes."""
     input:
         manifests=published_upstream,
     output:

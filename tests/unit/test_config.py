@@ -46,6 +46,25 @@ def test_the_default_config_is_valid(root):
     assert config.bases["organism-llama"]["path"] == root / "resources/organism/llama"
 
 
+@pytest.mark.parametrize("name", ["organism-full", "organism-selection"])
+def test_configs_over_the_default_are_valid_and_named_after_their_file(root, name):
+    files = [root / "config" / f"{file}.yaml" for file in ("config", name)]
+    assert read_config(files, root).experiment == name
+
+
+def test_every_ablation_of_the_full_organism_varies_the_setting_it_names(root):
+    files = [root / "config" / f"{file}.yaml" for file in ("config", "organism-full")]
+    config = read_config(files, root)
+    assert len(config.ablations) == 10
+    for ablation in config.ablations.values():
+        assert set(ablation["adaptations"]) <= set(config.adaptations)
+    subsets = [
+        frozenset(config.adaptations[name].get("rules", ()))
+        for name in config.ablations["rule-subsets"]["adaptations"]
+    ]
+    assert len(set(subsets)) == len(subsets) == 2**3
+
+
 def test_the_smallest_config_is_valid(root, repository):
     assert read_config([repository / "tests/fixtures/smallest.yaml"], root).seeds == (1,)
 
@@ -141,6 +160,88 @@ def test_a_file_that_is_no_config_is_named(root, content, message):
 def test_a_mistake_is_named_with_its_fix(root, raw, key, value, message):
     with pytest.raises(ConfigError, match=message):
         load_config(changed(raw, key, value), root)
+
+
+RANKING = {"data": "organism-alpaca", "random_responses": 5, "max_length": 9, "batch_size": 1}
+SELECTION = {"epochs": [1, 2], "seed": 42, "evaluation": "organism-validation"}
+ABLATION = {"title": "Rules", "baseline": "rules", "adaptations": ["rules", "rules-no-eos"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "adaptations/chess/instructions",
+            "blanc",
+            "'blanc' is not possible; did you mean 'blank'",
+        ),
+        ("adaptations/chess/reference", "base", "chess.reference: 'base' must be .* 'finetune'"),
+        ("adaptations/base/rows", 3, "adaptations.base.rows: 3: .* kind 'none' has no such key"),
+        ("adaptations/chess/rule_settings", {}, "kind 'finetune' has no such key"),
+        (
+            "adaptations/rules/rule_settings",
+            {"eos_ramp_token": 1},
+            "did you mean 'eos_ramp_tokens'",
+        ),
+        ("adaptations/chess/chat", {"user": "<|assistant|>"}, "adaptations.chess.chat: chat tags"),
+        ("adaptations/chess/rephrase", "me", "'me' is no rewriter; there is none: add it first"),
+        ("epochs", "chosen", "epochs: 'chosen' is not possible; known are: fixed, paper, selected"),
+        ("ranking", {**RANKING, "data": "alpaca"}, "ranking.data: 'alpaca' is no data set"),
+        ("ranking", {**RANKING, "data": "organism-evaluation"}, "'evaluation', not 'training'"),
+        ("ranking", {**RANKING, "adaptations": ["rules"]}, "'rules' has no model of its own"),
+        ("ranking", {**RANKING, "adaptations": ["bass"]}, "'bass' is no adaptation; did you mean"),
+        ("embedding", "tdidf", "embedding: 'tdidf' is no embedding; did you mean 'tfidf'"),
+        ("embeddings/tfidf/path", "resources", "kind 'tfidf' has no such key"),
+        ("embeddings/tfidf", {"kind": "sentence_transformers"}, "embeddings.tfidf.path: missing"),
+        (
+            "embeddings/tfidf",
+            {"kind": "sentence_transformers", "path": "resources/organism/olmo"},
+            "olmo' is no folder of a sentence-transformers model .* take .* 'tfidf'",
+        ),
+        ("ablations/mine", {**ABLATION, "adaptations": ["rulez"]}, "did you mean 'rules'"),
+        ("ablations/mine", {**ABLATION, "baseline": "base"}, "'base' is not among its adaptations"),
+        ("ablations/rules/titel", "Rules", "ablations.rules.titel: 'Rules': unknown key; did you"),
+    ],
+)
+def test_a_mistake_about_an_analysis_is_named(root, raw, key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(changed(raw, key, value), root)
+
+
+def test_epochs_that_are_selected_need_a_sweep_whose_names_are_free(root, raw):
+    selected = changed(raw, "epochs", "selected")
+    assert load_config(selected, root).epoch_selection["epochs"] == [1, 2, 3, 5]
+    with pytest.raises(ConfigError, match="epoch_selection: missing: epochs is 'selected'"):
+        load_config(changed(selected, "epoch_selection", None), root)
+    unknown = changed(selected, "epoch_selection", {**SELECTION, "evaluation": "validation"})
+    with pytest.raises(ConfigError, match="evaluation: 'validation' is no data set; did you mean"):
+        load_config(unknown, root)
+    taken = changed(selected, "adaptations/chess.2-epochs", {"kind": "none"})
+    with pytest.raises(ConfigError, match="chess.2-epochs: the name is taken by the sweep"):
+        load_config(taken, root)
+
+
+def test_epochs_of_the_paper_need_a_base_of_the_paper_and_a_row_that_it_has(root, raw):
+    paper = changed(raw, "epochs", "paper")
+    assert load_config(paper, root).epochs == "paper"
+    with pytest.raises(ConfigError, match="bases.organism-olmo.paper: missing"):
+        load_config(changed(paper, "bases/organism-olmo/paper", None), root)
+    own = changed(paper, "adaptations/haiku", {"kind": "finetune", "data": "organism-poetry"})
+    with pytest.raises(ConfigError, match="adaptations.haiku.training.epochs: missing: the paper"):
+        load_config(own, root)
+    load_config(changed(own, "adaptations/haiku/training", {"epochs": 3}), root)
+
+
+def test_a_mistake_about_a_rewriter_is_named(root, raw):
+    used = changed(raw, "adaptations/response/rephrase", "mine")
+    for entry, message in (
+        ({"kind": "openai"}, "rewriters.mine.model: missing: a rewriter of kind 'openai' needs it"),
+        ({"kind": "organism", "model": "x"}, "a rewriter of kind 'organism' has no such key"),
+        ({"kind": "organism", "threshold": 2}, "rewriters.mine.threshold: 2.0 is greater than"),
+        ({"kind": "openai", "model": "x", "max_usd": 1}, "'max_usd' needs it beside it; add it"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(changed(used, "rewriters/mine", entry), root)
 
 
 def test_all_mistakes_are_reported_together(root, raw):

@@ -13,7 +13,9 @@ WITHOUT_MODEL = [
     "implicit_tuning.chat",
     "implicit_tuning.config",
     "implicit_tuning.explain",
-    "implicit_tuning.figures",
+    "implicit_tuning.embeddings",
+    "implicit_tuning.figures.main",
+    "implicit_tuning.figures.similarity",
     "implicit_tuning.formatting",
     "implicit_tuning.judging.alpaca",
     "implicit_tuning.judging.command",
@@ -24,19 +26,30 @@ WITHOUT_MODEL = [
     "implicit_tuning.organism.corpus",
     "implicit_tuning.organism.oracle",
     "implicit_tuning.organism.rows",
-    "implicit_tuning.plan",
+    "implicit_tuning.planning",
     "implicit_tuning.preview",
     "implicit_tuning.publication",
+    "implicit_tuning.rephrasing",
+    "implicit_tuning.report.build",
+    "implicit_tuning.rewriting.making",
+    "implicit_tuning.rewriting.openai",
+    "implicit_tuning.similarity",
     "implicit_tuning.sources",
     "implicit_tuning.statistics",
-    "implicit_tuning.tables",
+    "implicit_tuning.tables.examples",
+    "implicit_tuning.tables.main",
+    "implicit_tuning.tables.ranking",
+    "implicit_tuning.tables.similarity",
     "implicit_tuning.upkeep",
     "download",
     "figure",
     "format",
     "judge",
     "publish",
+    "report",
+    "select_epochs",
     "shuffle",
+    "similarity",
     "table",
 ]
 IMPORT = "import importlib, sys; importlib.import_module(sys.argv[1]); print(*sys.modules)"
@@ -61,7 +74,10 @@ def test_judging_does_not_import_torch_when_alpaca_eval_is_loaded(repository):
     assert not {"torch", "transformers"} & modules
 
 
-@pytest.mark.parametrize("package", ["", ".datasets", ".judging", ".organism"])
+@pytest.mark.parametrize(
+    "package",
+    ["", ".datasets", ".figures", ".judging", ".organism", ".report", ".rewriting", ".tables"],
+)
 def test_packages_import_nothing_eagerly(package, repository):
     modules = imported_by(f"implicit_tuning{package}", repository / "workflow/scripts")
     ours = {name for name in modules if name.startswith("implicit_tuning")}

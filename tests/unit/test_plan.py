@@ -7,7 +7,9 @@ import pytest
 
 from implicit_tuning.config import read_config
 from implicit_tuning.digests import DigestMemory
-from implicit_tuning.plan import build_plan
+from implicit_tuning.planning import build_plan
+
+RESULTS = {"table", "figure", "report"}
 
 
 @pytest.fixture
@@ -24,10 +26,11 @@ def plan_with(repository, tmp_path):
 def test_the_default_experiment_has_its_nodes(plan_with):
     plan = plan_with()
     counts = {node.stage: len(plan.stage(node.stage)) for node in plan.nodes.values()}
-    # 2 bases x 2 seeds x 7 finetunes; base and 4 rules answer once a base, shuffled once a seed.
+    # 2 bases x 2 seeds x 7 finetunes; base and 4 rules answer once a base, shuffled once a seed;
+    # a base ranks once; 5 of the 7 finetunes are on a single task.
     assert counts == {
-        "download": 7, "format": 8, "finetune": 28, "generate": 28 + 10 + 4, "judge": 52,
-        "table": 3, "figure": 2,
+        "download": 8, "format": 9, "finetune": 28, "generate": 28 + 10 + 4, "judge": 52,
+        "rank": 28 + 2, "similarity": 20, "table": 9, "figure": 6, "report": 1,
     }  # fmt: skip
 
 
@@ -48,7 +51,7 @@ def test_response_tuning_is_the_same_data_with_blank_instructions(plan_with):
         for name in ("instruction", "response")
     )
     assert plain.upstream["source"] is blank.upstream["source"]
-    assert (plain.settings["blank_instruction"], blank.settings["blank_instruction"]) == (0, 1)
+    assert (plain.settings["instructions"], blank.settings["instructions"]) == ("given", "blank")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def test_a_rule_that_is_off_is_in_no_key(plan_with, override, not_touched):
 
 @pytest.mark.parametrize(
     "override",
-    ["runtime={save_every: 3, threads: 2}", "experiment=other", "seeds=[2, 1]"],
+    ["runtime={save_every: 3, threads: 2}", "seeds=[2, 1]"],
 )
 def test_what_decides_no_result_is_in_no_key(plan_with, override):
     before, after = plan_with(), plan_with(override)
@@ -90,7 +93,9 @@ def test_a_seed_more_adds_its_runs_and_touches_no_other(plan_with):
     runs = [node for node in changed if node.stage in ("finetune", "generate")]
     assert {node.levels[2] for node in runs} == {"3"}
     assert {n.levels[4] for n in changed if n.stage == "judge"} == {"3"}
-    assert {n.stage for n in changed} == {"finetune", "generate", "judge", "table", "figure"}
+    assert {n.stage for n in changed} == {
+        "finetune", "generate", "judge", "rank", "similarity", *RESULTS
+    }  # fmt: skip
 
 
 def test_overrides_of_an_adaptation_reach_its_finetune_alone(plan_with):
@@ -104,6 +109,135 @@ def test_overrides_of_an_adaptation_reach_its_finetune_alone(plan_with):
         if node.stage == "finetune" and before.nodes[key].plan_key != node.plan_key
     }
     assert changed == {"chess"}
+
+
+def test_the_name_of_the_experiment_is_in_the_report_alone(plan_with):
+    assert changed_stages(plan_with(), plan_with("experiment=other")) == {"report"}
+
+
+# --- epochs -------------------------------------------------------------------------------------
+
+
+def test_selected_epochs_come_from_a_sweep_on_the_validation_set(plan_with):
+    plan = plan_with("epochs=selected", "epoch_selection={epochs: [2, 5]}")
+    run = plan.find("finetune", ("organism-olmo", "chess", "1"))
+    assert run.settings["training"]["epochs"] == "selected"
+    selection = run.upstream["epochs"]
+    assert (selection.stage, selection.levels) == ("select", ("organism-olmo", "chess"))
+    assert list(selection.upstream) == ["2", "5"]
+    judged = selection.upstream["5"]
+    assert judged.levels == (
+        "organism-olmo", "chess.5-epochs", "42", "organism-validation", "none", "oracle"
+    )  # fmt: skip
+    assert judged.upstream["references"] is judged.upstream["instructions"]
+    tried = judged.upstream["outputs"].upstream["model"]
+    assert tried.settings["training"]["epochs"] == 5
+    assert "epochs" not in tried.upstream
+    assert judged not in plan.comparisons()
+    assert len(plan.stage("select")) == 2 * 7
+
+
+def test_an_adaptation_with_epochs_of_its_own_is_not_in_the_sweep(plan_with):
+    plan = plan_with("epochs=selected", "adaptations={chess: {training: {epochs: 9}}}")
+    assert (
+        plan.find("finetune", ("organism-olmo", "chess", "1")).settings["training"]["epochs"] == 9
+    )
+    assert plan.find("select", ("organism-olmo", "chess")) is None
+
+
+def test_epochs_of_the_paper_are_those_of_base_and_adaptation(plan_with):
+    plan = plan_with("epochs=paper")
+    epochs = {
+        node.levels[:2]: node.settings["training"]["epochs"] for node in plan.stage("finetune")
+    }
+    assert epochs["organism-llama", "response"] == 5
+    assert epochs["organism-olmo", "response"] == 7
+    assert epochs["organism-olmo", "chess"] == 20
+
+
+# --- rows of config -----------------------------------------------------------------------------
+
+
+def test_a_row_with_a_reference_of_its_own_is_judged_against_it(plan_with):
+    plan = plan_with("adaptations={response: {reference: gsm8k}}")
+    levels = ("organism-olmo", "response", "2", "organism-evaluation", "2", "oracle")
+    assert plan.find("judge", levels).upstream["references"].levels[1] == "gsm8k"
+    assert plan.find("table", ("main",)).settings["references"]["response"] == "gsm8k"
+
+
+def test_tags_of_a_row_are_those_of_its_training_answers_and_ranking(plan_with):
+    plan = plan_with("adaptations={response: {chat: {user: '<|A|>'}}}")
+    for stage, levels in (
+        ("finetune", ("organism-olmo", "response", "1")),
+        ("generate", ("organism-olmo", "response", "1", "organism-evaluation")),
+        ("rank", ("organism-olmo", "response", "1", "organism-alpaca")),
+    ):
+        chat = plan.find(stage, levels).settings["chat"]
+        assert (chat["user"], chat["assistant"]) == ("<|A|>", "<|assistant|>")
+
+
+def test_rule_settings_of_a_row_touch_that_row_alone(plan_with):
+    override = "adaptations={rules: {rule_settings: {eos_strength: 3.0}}}"
+    before, after = plan_with(), plan_with(override)
+    changed = {
+        node.levels[1]
+        for key, node in after.nodes.items()
+        if node.stage == "generate" and before.nodes[key].plan_key != node.plan_key
+    }
+    assert changed == {"rules"}
+
+
+def test_rephrased_rows_know_their_rewriter_and_share_its_answers(plan_with):
+    rows = [
+        plan_with(
+            f"rewriters={{short: {{kind: organism, threshold: {threshold}}}}}",
+            "adaptations={response: {rephrase: short}}",
+        ).find("format", ("organism-lima", "blank-instructions-rephrased-by-short"))
+        for threshold in (0.5, 0.75)
+    ]
+    assert rows[0].settings["rephrase"] == {"kind": "organism", "threshold": 0.5}
+    assert "implicit_tuning.rewriting.organism" in rows[0].code.modules
+    assert rows[0].plan_key != rows[1].plan_key
+    assert rows[0].cache_key == rows[1].cache_key
+
+
+def test_a_ranking_may_be_of_some_adaptations(plan_with):
+    plan = plan_with("ranking={adaptations: [base, response]}")
+    assert {node.levels[1] for node in plan.stage("rank")} == {"base", "response"}
+    assert not plan_with("ranking=null").stage("rank")
+    assert plan_with("ranking=null").find("table", ("ranking",)) is None
+
+
+def test_similarity_is_of_single_tasks_and_knows_the_mark_of_its_data_set(plan_with):
+    plan = plan_with()
+    assert {node.levels[1] for node in plan.stage("similarity")} == {
+        "gsm8k", "mbpp", "poetry", "recipes", "chess"
+    }  # fmt: skip
+    levels = ("organism-olmo", "mbpp", "1", "organism-evaluation", "tfidf")
+    node = plan.find("similarity", levels)
+    assert "implicit_tuning.datasets.mbpp" in node.code.modules
+    assert "implicit_tuning.datasets.chess" not in node.code.modules
+    assert node.upstream["reference_outputs"].levels[1] == "instruction"
+
+
+def test_an_ablation_names_the_value_in_which_its_rows_differ(plan_with):
+    plan = plan_with(
+        "adaptations={rules-short: {kind: rules, rules: [eos], rule_settings: "
+        "{eos_ramp_tokens: 9}}}",
+        "ablations={ramp: {title: Ramp, baseline: rules, adaptations: [rules, rules-short], "
+        "setting: rules.eos_ramp_tokens}}",
+    )
+    settings = plan.find("table", ("ablation-ramp",)).settings
+    assert settings["settings"] == {"rules": 60, "rules-short": 9}
+    named = plan.find("table", ("ablation-rules",)).settings
+    assert named["settings"]["rules-no-eos"] == "rules-no-eos"
+
+
+def test_the_report_names_what_sets_the_experiment_apart_from_the_paper(plan_with):
+    told = " ".join(plan_with().find("table", ("claims",)).settings["circumstances"])
+    for part in ("organism-llama and organism-olmo", "oracle", "2 finetuning seeds, not 5"):
+        assert part in told
+    assert plan_with("reference=response").find("table", ("claims",)) is None
 
 
 # --- judges -------------------------------------------------------------------------------------
@@ -127,19 +261,19 @@ def test_a_calibration_is_in_the_keys_of_tables_alone(plan_with, tmp_path):
     assert changed_stages(without, named) == set()
     file.write_text("{}")
     calibrated = judged_by(plan_with, calibration=str(file))
-    assert changed_stages(without, calibrated) == {"table", "figure"}
+    assert changed_stages(without, calibrated) == RESULTS
     assert calibrated.nodes["table", ("loss",)].plan_key == (
         without.nodes["table", ("loss",)].plan_key
     )
     file.write_text('{"other": 1}')
     again = judged_by(plan_with, calibration=str(file))
-    assert changed_stages(calibrated, again) == {"table", "figure"}
+    assert changed_stages(calibrated, again) == RESULTS
 
 
 @pytest.mark.parametrize("entry", [{"both_orders": True}, {"length_controlled": True}])
 def test_ways_to_use_verdicts_rejudge_from_the_same_cache(plan_with, entry):
     before, after = judged_by(plan_with), judged_by(plan_with, **entry)
-    assert changed_stages(before, after) == {"judge", "table", "figure"}
+    assert changed_stages(before, after) == {"judge", *RESULTS}
     for one, other in zip(before.stage("judge"), after.stage("judge"), strict=True):
         assert one.cache_key == other.cache_key != other.plan_key
 
@@ -163,7 +297,7 @@ def test_df_gamed_and_a_model_folder_are_known_by_content(plan_with, tmp_path, r
     )
     file.write_text("b\n")
     after = judged_by(plan_with, df_gamed=str(file))
-    assert changed_stages(before, after) == {"judge", "table", "figure"}
+    assert changed_stages(before, after) == {"judge", *RESULTS}
 
     chat = {"kind": "hf_logits", "batch_size": 4, "dtype": "float32", "device": "cpu"}
     shutil.copytree(repository / "resources/organism/llama", tmp_path / "model")

@@ -97,6 +97,11 @@ def reword_captions(checkout):
         file.write_text(f"{file.read_text()}\nIn other words.\n")
 
 
+def edit_page(checkout):
+    page = checkout.folder / "workflow/report/report.html.jinja"
+    page.write_text(page.read_text().replace("</body>", "<!-- In other words. --></body>"))
+
+
 def logic(*names):
     """A statement more in each of these files."""
 

@@ -16,7 +16,7 @@ import yaml
 
 STARTED = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$", re.MULTILINE)
 # Targets and touch files, which do no work.
-BOOKKEEPING = {"all", "judged"}
+BOOKKEEPING = {"all", "measured"}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.long
 
 CHESS = "finetune/organism-llama/chess/1"
 # What a change of the training on chess runs again.
-BELOW_CHESS = {"finetune": 1, "generate": 1, "judge": 1, "table": 2, "figure": 2, "publish": 1}
+BELOW_CHESS = {
+    "finetune": 1, "generate": 1, "judge": 1, "table": 5, "figure": 2, "report": 1, "publish": 1
+}  # fmt: skip
 # The same up to the milestone `models`, which counts as a job.
 ONLY_TRAINED = {"finetune": 1, "models": 1}
 AFTER_CHESS = {rule: count for rule, count in BELOW_CHESS.items() if rule != "finetune"}
@@ -298,6 +300,7 @@ FILES = {
     "finetune/organism-llama/chess/1/manifest.json": "finetune",
     "table/main/data/main.csv": "table",
     "figure/main/data/main.png": "figure",
+    "report/data/report.html": "report",
 }
 
 
@@ -416,7 +419,7 @@ def test_a_job_that_ends_while_a_data_set_resolves_keeps_its_descendants(checkou
 
     judged = node("judge/organism-llama/base/none/organism-evaluation/1/oracle")
     formatted = node("format/organism-chess/plain-16-rows")
-    targets = [judged, formatted, node(CHESS), node("table/main"), node("table/rules")]
+    targets = [judged, formatted, node(CHESS), node("table/main"), node("table/paper")]
     # Format waits for the judge's manifest; the judge's process ends only after format did.
     scripts = checkout.folder / "workflow/scripts"
     machinery = scripts / "implicit_tuning/artifact.py"
@@ -468,7 +471,9 @@ def test_code_edited_during_a_run_is_refused_and_finished_work_kept(checkout):
 
     rerun = checkout.run()
     assert rerun.status == 0, rerun.output
-    assert rerun.jobs == {"generate": 2, "judge": 2, "table": 1, "figure": 1, "publish": 1}
+    assert rerun.jobs == {
+        "generate": 2, "judge": 2, "table": 4, "figure": 1, "report": 1, "publish": 1
+    }  # fmt: skip
     answers = checkout.results / "smallest/current/generate/organism-llama"
     manifests = [json.loads(path.read_text()) for path in answers.glob("*/1/*/manifest.json")]
     assert len(manifests) == 2

@@ -23,6 +23,7 @@ from changes import (
     clone_afresh,
     config,
     cut_short,
+    edit_page,
     kill_a,
     logic,
     lose,
@@ -43,6 +44,12 @@ from stable_names import assert_all_of_one_config, published
 # What a row may edit, beside config, environment and results.
 CODE = ("workflow", "rules")
 CHESS = "finetune/organism-llama/chess/1"
+RANKING = {"data": "organism-alpaca", "random_responses": 3, "max_length": 96, "batch_size": 16}
+ABLATION = {
+    "rules": {"title": "Rules", "baseline": "rules", "adaptations": ["rules", "rules-no-eos"]}
+}
+# More epochs leave 12 tokens of an answer as bad as they are: of equals the fewest is chosen.
+SELECTION = {"epochs": [1, 2], "seed": 7, "evaluation": "organism-validation"}
 NO_PIECE = "no piece of the token bias"
 
 
@@ -80,11 +87,12 @@ stops = partial(fails, keep_going=False)
 
 # --- the matrix ---------------------------------------------------------------------------------
 
-ALL_TABLES = {"table": 3, "figure": 2, "publish": 1}
-# The table of the rules is not about finetuned runs.
-ONE_RUN = {"finetune": 1, "generate": 1, "judge": 1, "table": 2, "figure": 2, "publish": 1}
-# The table of losses is not about answers.
-ALL_JUDGED = {"judge": 5, "table": 2, "figure": 1, "publish": 1}
+PUBLISHING = {"report": 1, "publish": 1}
+# main, examples, paper and claims are about all comparisons; loss is about finetunes.
+ALL_TABLES = {"table": 5, "figure": 2, **PUBLISHING}
+COMPARED = {"table": 4, "figure": 1, **PUBLISHING}
+ONE_RUN = {"finetune": 1, "generate": 1, "judge": 1, **ALL_TABLES}
+ALL_JUDGED = {"judge": 5, **COMPARED}
 ALL_ANSWERS = {"generate": 4, "shuffle": 1, **ALL_JUDGED}
 ALL_TRAINED = {"finetune": 2, "generate": 2, "shuffle": 1, "judge": 5, **ALL_TABLES}
 KILLED = "died with <Signals.SIGKILL: 9>"
@@ -114,7 +122,7 @@ QUICK = {
     "a checkpoint lost": [
         then(lose(CHESS)),
         then(adaptation("chess", generation={"max_new_tokens": 6}),
-             finetune=1, generate=1, judge=1, table=1, figure=1, publish=1),
+             finetune=1, generate=1, judge=1, **COMPARED),
     ],
     "a finetune diverges": [
         fails("Diverged", adaptation("chess", training={"learning_rate": 1e38}), finetune=1),
@@ -123,20 +131,23 @@ QUICK = {
 }  # fmt: skip
 
 LONG = {
-    "experiment renamed": [then(config(experiment="other"), publish=1)],
+    # Only the report bears the name.
+    "experiment renamed": [then(config(experiment="other"), **PUBLISHING)],
     "another experiment over the same results": [
-        then(all_of(config(experiment="other"), adaptation("shuffled")), **ALL_TABLES),
-        then(config(experiment="smallest"), publish=1),
+        then(all_of(config(experiment="other"), adaptation("shuffled")), **COMPARED),
+        then(config(experiment="smallest"), **PUBLISHING),
     ],
+    "page of the report": [then(edit_page, **PUBLISHING)],
     "modules that decide no result": [
         then(logic(*(f"implicit_tuning/{name}" for name in (
-            "plan", "config", "publication", "upkeep", "explain", "preview")))),
+            "plan", "plan_runs", "plan_tables", "planning", "config", "config_checks",
+            "publication", "upkeep", "explain", "preview")))),
     ],
-    "style of the figures": [then(logic("implicit_tuning/figures"), figure=2, publish=1)],
-    "logic of tables": [then(logic("implicit_tuning/tables"), **ALL_TABLES)],
+    "style of the figures": [then(logic("implicit_tuning/figures/style"), figure=2, **PUBLISHING)],
+    "logic of tables": [then(logic("implicit_tuning/tables/layout"), **ALL_TABLES)],
     "logic of the judge": [then(logic("implicit_tuning/judging/oracle"), **ALL_JUDGED)],
     "logic of the control": [
-        then(logic("shuffle"), shuffle=1, judge=1, table=1, figure=1, publish=1),
+        then(logic("shuffle"), shuffle=1, judge=1, **COMPARED),
     ],
     "logic of generation": [then(logic("implicit_tuning/generation"), **ALL_ANSWERS)],
     "logic of training": [then(logic("implicit_tuning/training"), **ALL_TRAINED)],
@@ -154,6 +165,29 @@ LONG = {
     "task added": [
         then(adaptation("poetry", kind="finetune", data="organism-poetry", rows=16),
              download=1, format=1, finetune=1, generate=1, judge=1, **ALL_TABLES),
+    ],
+    "ablation added": [then(config(ablations=ABLATION), table=1, figure=1, **PUBLISHING)],
+    "rankings": [
+        then(config(ranking=RANKING),
+             download=1, format=1, rank=2, table=1, figure=1, **PUBLISHING),
+        then(config(ranking__random_responses=1), rank=2, table=1, figure=1, **PUBLISHING),
+        then(logic("implicit_tuning/ranking"), rank=2, table=1, figure=1, **PUBLISHING),
+    ],
+    "similarities": [
+        then(config(embedding="tfidf", embeddings={"tfidf": {"kind": "tfidf"}}),
+             format=1, similarity=1, table=2, figure=2, **PUBLISHING),
+        then(logic("implicit_tuning/embeddings"), similarity=1, table=2, figure=2, **PUBLISHING),
+        # Another mark of the task is another measure; the rows that come out stay the same.
+        then(logic("implicit_tuning/datasets/chess"),
+             format=2, similarity=1, table=2, figure=2, **PUBLISHING),
+    ],
+    "epochs selected": [
+        then(config(epochs="selected", epoch_selection=SELECTION),
+             download=1, format=1, finetune=4 + 2, generate=4 + 2, shuffle=1, judge=2 * 2 + 5,
+             select=2, table=5 + 1, figure=2 + 1, **PUBLISHING),
+        then(logic("select_epochs"), select=2),
+        then(config(epoch_selection__epochs=[1, 2, 3]),
+             finetune=2, generate=2, judge=2, select=2, table=2, figure=2, **PUBLISHING),
     ],
     "base added": [
         then(config(**{"bases__organism-olmo": {"path": "resources/organism/olmo"}}),
@@ -184,14 +218,14 @@ LONG = {
         fails(KILLED, config(rules__bias={"!": 2.0}), strike=kill_a("generate"),
               generate=2, judge=1),
         fails(STARVED, nothing, strike=starve_a("generate"), generate=1),
-        then(nothing, generate=1, judge=1, table=2, figure=1, publish=1),
+        then(nothing, generate=1, judge=1, **COMPARED),
     ],
     "jobs that fail, without --keep-going": [
         stops(NO_PIECE, config(rules__bias={"no piece": 1.0}), generate=1),
         stops(NO_PIECE, nothing, generate=1),
         stops(KILLED, config(rules__bias={"!": 3.0}), strike=kill_a("generate"), generate=1),
         stops(STARVED, nothing, strike=starve_a("generate"), generate=1),
-        then(nothing, generate=2, judge=2, table=2, figure=1, publish=1),
+        then(nothing, generate=2, judge=2, **COMPARED),
     ],
 }  # fmt: skip
 
@@ -311,4 +345,4 @@ def test_a_killed_scheduler_leaves_a_lock_that_is_named_and_removed_when_nobody_
         job.kill()
         take(home, fails("It can be removed with the --unlock argument", nothing))
         assert home.tool("unlock").returncode == 0
-        take(home, then(nothing, generate=2, judge=2, table=2, figure=1, publish=1))
+        take(home, then(nothing, generate=2, judge=2, **COMPARED))

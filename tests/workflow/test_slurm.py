@@ -181,6 +181,7 @@ def test_jobs_get_their_partition_gpu_and_wall_time(both):
         "judge": ("cpu", None, 240),
         "table": ("cpu", None, 30),
         "figure": ("cpu", None, 30),
+        "report": ("cpu", None, 30),
     }
 
 

@@ -4,17 +4,25 @@ import csv
 
 COLUMNS = [
     "base", "adaptation", "seed", "win_rate", "win_rate_std", "win_rate_low", "win_rate_high",
-    "n", "length_ratio", "length_controlled_win_rate", "paper_llama2_7b", "paper_olmo_7b", "judge",
-    "note",
+    "win_rate_p", "win_rate_p_holm", "n_comparisons", "against", "n",
+    "length_ratio", "length_ratio_low", "length_ratio_high",
+    "length_controlled_win_rate", "length_controlled_win_rate_std",
+    "length_controlled_win_rate_low", "length_controlled_win_rate_high", "judge", "note",
 ]  # fmt: skip
+TABLES = ("claims", "examples", "loss", "main", "paper")
+DRAWN = ("loss", "main")
 
 
 def test_tables_and_figures_stand_under_stable_names(finished):
     folder = finished.results / "smallest"
     tables = sorted(p.name for p in (folder / "tables").iterdir())
     figures = sorted(p.name for p in (folder / "figures").iterdir())
-    assert tables == ["loss.csv", "main.csv", "main.md", "rules.csv", "rules.md"]
-    assert figures == ["loss.csv", "loss.png", "loss.svg", "main.csv", "main.png", "main.svg"]
+    written = [f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md")]
+    assert tables == sorted([*written, "loss-history.csv"])
+    assert figures == sorted(
+        f"{name}.{suffix}" for name in DRAWN for suffix in ("csv", "png", "svg")
+    )
+    assert (folder / "report.html").is_file()
 
 
 def test_main_table_has_the_columns_and_a_row_a_run_and_mean(finished):
@@ -64,7 +72,7 @@ def test_snakemakes_own_report_holds_tables_and_figures(finished, tmp_path):
     report = tmp_path / "report.html"
     run = finished.run("--report", str(report))
     assert run.status == 0, run.output
-    for name in ("main.csv", "rules.csv", "loss.csv", "main.svg", "loss.svg"):
+    for name in [f"{table}.csv" for table in TABLES] + [f"{figure}.svg" for figure in DRAWN]:
         assert f"Adding {name}" in run.output
     assert finished.config["label"] in report.read_text()
 
@@ -73,7 +81,7 @@ def test_usage_counts_the_jobs_of_every_stage(finished):
     with (finished.results / "smallest/usage.csv").open() as file:
         rows = {row["stage"]: row for row in csv.DictReader(file)}
     assert list(rows) == [
-        "download", "format", "finetune", "generate", "judge", "table", "figure",
+        "download", "format", "finetune", "generate", "judge", "table", "figure", "report",
     ]  # fmt: skip
     assert all(row["jobs"] == row["measured"] for row in rows.values())
     assert float(rows["finetune"]["wall_seconds"]) > 0

@@ -1,5 +1,6 @@
 """Finetune a base on formatted rows: one checkpoint with its chat template and loss history."""
 
+import json
 from dataclasses import asdict
 
 from implicit_tuning.artifact import Job, building
@@ -9,6 +10,9 @@ from implicit_tuning.training import TrainingReport, TrainingSettings, finetune
 
 def finetune_node(job: Job) -> TrainingReport:
     """Finetune as the node's settings say, resuming what an earlier try left."""
+    training = dict(job.settings["training"])
+    if "epochs" in job.upstream:
+        training["epochs"] = json.loads(job.read("epochs", "epochs.json").read_text())["epochs"]
     return finetune(
         base=job.read("base"),
         rows=job.read("rows", "rows.jsonl"),
@@ -16,7 +20,7 @@ def finetune_node(job: Job) -> TrainingReport:
         partial=job.partial,
         seed=job.settings["seed"],
         chat_format=ChatFormat(**job.settings["chat"]),
-        settings=TrainingSettings(**job.settings["training"]),
+        settings=TrainingSettings(**training),
         save_every=job.runtime["save_every"],
     )
 

@@ -13,7 +13,8 @@ from implicit_tuning.config import ConfigError, read_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.logs import show_messages
 from implicit_tuning.nodes import Node, NodePaths, Unpublished
-from implicit_tuning.plan import Plan, build_plan, count_by_stage
+from implicit_tuning.plan import Plan, count_by_stage
+from implicit_tuning.planning import build_plan
 
 RESULTS = Path("results")
 DEFAULT_CONFIG = ["config/config.yaml"]

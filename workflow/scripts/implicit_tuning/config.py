@@ -3,33 +3,17 @@
 All problems are found before any job starts and reported together, each with key, value and fix.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import jsonschema
 import yaml
 
-from implicit_tuning.chat import ChatFormat
-from implicit_tuning.judging.kinds import FILES, KINDS
-from implicit_tuning.nodes import PACKAGE, module_path
-from implicit_tuning.organism.bases import RECIPES
-from implicit_tuning.organism.rows import SOURCES as ORGANISM_SOURCES
-from implicit_tuning.reading import SUFFIXES
+from implicit_tuning.config_checks import SOURCES, reference_problems, suggest
+from implicit_tuning.judging.kinds import FILES
 
-SOURCES = ("hub", "path", "organism")
-# The keys that each kind of adaptation needs and may have, beside `kind` and `note`.
-ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
-    "none": (frozenset(), frozenset({"generation"})),
-    "finetune": (
-        frozenset({"data"}),
-        frozenset({"blank_instruction", "rows", "training", "generation"}),
-    ),
-    "rules": (frozenset({"rules"}), frozenset({"generation"})),
-    "shuffled": (frozenset({"of"}), frozenset()),
-}
 # What to do about a value that the schema refuses, by the schema's keyword.
 TYPES = "array is a list such as [1, 2], object is keys with values"
 FIXES = {
@@ -51,13 +35,6 @@ SECRET_FIX = (
     "a secret stands in an environment variable, never in a config: write the variable's name "
     "into 'api_key_env'"
 )
-# The function that makes a module of implicit_tuning/datasets a formatter of this kind.
-BUILDERS = {"training": "to_messages", "evaluation": "to_item"}
-BASE_FILES = {
-    "config.json": ("config.json",),
-    "a tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json"),
-    "safetensors weights": ("model.safetensors", "model.safetensors.index.json"),
-}
 
 
 class ConfigError(ValueError):
@@ -73,7 +50,7 @@ class ConfigError(ValueError):
 class Config:
     """One experiment; the fields are the top-level keys of config.yaml, where they are explained.
 
-    `bases`, `datasets` and `judges` have their paths made absolute.
+    `bases`, `datasets`, `judges` and `embeddings` have their paths made absolute.
     """
 
     experiment: str
@@ -92,6 +69,13 @@ class Config:
     datasets: Mapping[str, Mapping]
     runtime: Mapping[str, int]
     pretrain_base: str = "shipped"
+    epochs: str = "fixed"
+    epoch_selection: Mapping | None = None
+    ranking: Mapping | None = None
+    embedding: str | None = None
+    embeddings: Mapping[str, Mapping] = field(default_factory=dict)
+    ablations: Mapping[str, Mapping] = field(default_factory=dict)
+    rewriters: Mapping[str, Mapping] = field(default_factory=dict)
 
 
 def read_config(files: list[Path], root: Path, overrides: Sequence[str] = ()) -> Config:
@@ -140,13 +124,13 @@ def load_config(raw: Mapping, root: Path) -> Config:
         raise ConfigError(problems)
     data_root = root / values.pop("data_root", ".")
     values["datasets"] = {name: _located(entry, data_root) for name, entry in datasets.items()}
-    for section in ("bases", "judges"):
-        entries = values[section].items()
+    for section in ("bases", "judges", "embeddings"):
+        entries = values.get(section, {}).items()
         values[section] = {name: _located(entry, data_root) for name, entry in entries}
     values["seeds"] = tuple(values["seeds"])
     config = Config(**{f.name: values[f.name] for f in fields(Config) if f.name in values})
     # Two adaptations on one data set meet the same problem.
-    problems = list(dict.fromkeys(_reference_problems(config)))
+    problems = list(dict.fromkeys(reference_problems(config)))
     if problems:
         raise ConfigError(problems)
     return config
@@ -269,163 +253,3 @@ def _schema_problems(values: Mapping, schema: Mapping) -> Iterator[str]:
 
 def _is_secret(key: object) -> bool:
     return SECRET_NAME.search(str(key)) is not None
-
-
-def suggest(wrong: object, known: Mapping | list | tuple) -> str:
-    """The closest known name, or all of them."""
-    close = difflib.get_close_matches(str(wrong), list(known), n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(sorted(known))}"
-
-
-# --- what the config names ----------------------------------------------------------------------
-
-
-def _reference_problems(config: Config) -> Iterator[str]:
-    try:
-        ChatFormat(**config.chat)
-    except ValueError as error:
-        yield f"chat: {error}"
-    for name, adaptation in config.adaptations.items():
-        yield from _adaptation_problems(config, name, adaptation)
-    yield from _finetune_problem(config, "reference", config.reference)
-    yield from _dataset_problems(config, "evaluation", config.evaluation, "evaluation")
-    yield from _judge_problems(config)
-    for name, base in config.bases.items():
-        yield from _base_problems(config, name, base)
-
-
-def _adaptation_problems(config: Config, name: str, adaptation: Mapping) -> Iterator[str]:
-    kind = adaptation["kind"]
-    needed, allowed = ADAPTATION_KEYS[kind]
-    given = set(adaptation) - {"kind", "note"}
-    for key in sorted(needed - given):
-        yield f"adaptations.{name}.{key}: missing: an adaptation of kind '{kind}' needs it"
-    for key in sorted(given - needed - allowed):
-        yield (
-            f"adaptations.{name}.{key}: {adaptation[key]!r}: an adaptation of kind '{kind}' has no "
-            "such key; remove it"
-        )
-    if kind == "finetune" and "data" in adaptation:
-        yield from _dataset_problems(
-            config, f"adaptations.{name}.data", adaptation["data"], "training"
-        )
-    if "bias" in adaptation.get("rules", ()) and not config.rules["bias"]:
-        yield f"rules.bias: {{}}: adaptations.{name} uses the rule 'bias'; give it pieces"
-    if kind == "shuffled" and "of" in adaptation:
-        yield from _finetune_problem(config, f"adaptations.{name}.of", adaptation["of"])
-
-
-def _finetune_problem(config: Config, key: str, adaptation: str) -> Iterator[str]:
-    if adaptation not in config.adaptations:
-        yield f"{key}: '{adaptation}' is no adaptation; {suggest(adaptation, config.adaptations)}"
-    elif config.adaptations[adaptation]["kind"] != "finetune":
-        yield f"{key}: '{adaptation}' must be an adaptation of kind 'finetune'"
-
-
-def _dataset_problems(config: Config, key: str, name: str, kind: str) -> Iterator[str]:
-    if name not in config.datasets:
-        yield f"{key}: '{name}' is no data set; {suggest(name, config.datasets)}"
-        return
-    entry, where = config.datasets[name], f"datasets.{name}"
-    if entry["kind"] != kind:
-        yield f"{key}: '{name}' is a data set of kind '{entry['kind']}', not '{kind}'"
-    yield from _formatter_problems(where, entry)
-    given = [source for source in SOURCES if source in entry]
-    if len(given) != 1:
-        yield f"{where}: give exactly one of {', '.join(SOURCES)}, not {given or 'none'}"
-    elif "path" in entry:
-        yield from _path_problems(where, entry["path"])
-    elif "organism" in entry and entry["organism"] not in ORGANISM_SOURCES:
-        yield (
-            f"{where}.organism: '{entry['organism']}' is no source of the organism; "
-            f"{suggest(entry['organism'], ORGANISM_SOURCES)}"
-        )
-    elif "hub" in entry:
-        yield from _hub_problems(where, entry["hub"])
-
-
-def _formatter_problems(where: str, entry: Mapping) -> Iterator[str]:
-    builder = BUILDERS[entry["kind"]]
-    formatter = entry["formatter"]
-    file = module_path(f"{PACKAGE}.datasets.{formatter}") if formatter.isidentifier() else None
-    if file is None:
-        folder = f"workflow/scripts/{PACKAGE}/datasets"
-        yield f"{where}.formatter: '{formatter}': there is no {folder}/{formatter}.py"
-    elif f"def {builder}(" not in file.read_text(encoding="utf-8"):
-        yield (
-            f"{where}.formatter: '{formatter}' has no {builder}, so it is not for "
-            f"{entry['kind']}; correct formatter or kind"
-        )
-
-
-def _path_problems(where: str, path: Path) -> Iterator[str]:
-    if path.is_dir():
-        yield f"{where}.path: '{path}' is a folder; give the file in it"
-    elif not path.is_file():
-        yield (
-            f"{where}.path: '{path}' does not exist; correct the path, or data_root "
-            "('make real' takes it from DATA=...)"
-        )
-    elif path.suffix.lower() not in SUFFIXES:
-        yield f"{where}.path: '{path}': unknown suffix; known are {', '.join(SUFFIXES)}"
-
-
-def _hub_problems(where: str, hub: Mapping) -> Iterator[str]:
-    for key in ("revision", "sha256"):
-        if not hub.get(key):
-            yield (
-                f"{where}.hub.{key}: missing: a download must be pinned; write the commit and the "
-                f"sha256 of {hub['repo']}/{hub['file']} into the config, or give a local 'path'"
-            )
-
-
-def _judge_problems(config: Config) -> Iterator[str]:
-    if config.judge not in config.judges:
-        yield f"judge: '{config.judge}' is no judge; {suggest(config.judge, config.judges)}"
-        return
-    judge, where = config.judges[config.judge], f"judges.{config.judge}"
-    evaluation = config.datasets.get(config.evaluation, {})
-    if judge["kind"] == "oracle" and evaluation.get("formatter") != "organism_evaluation":
-        yield (
-            f"{where}.kind: 'oracle' knows the truth of the organism's instructions only, and "
-            f"evaluation is '{config.evaluation}'; choose another judge"
-        )
-    kind, given = KINDS[judge["kind"]], {key for key, value in judge.items() if value is not None}
-    for key in sorted(set(kind.required) - given):
-        yield f"{where}.{key}: missing: a judge of kind '{judge['kind']}' needs it"
-    for key in sorted(set(judge) - kind.keys):
-        yield f"{where}.{key}: {judge[key]!r}: a judge of kind '{judge['kind']}' has no such key"
-    for key in sorted(set(kind.together) & given):
-        for other in sorted(set(kind.together[key]) - given):
-            yield f"{where}.{other}: missing: '{key}' needs it beside it; add it"
-    if kind.loads_base and judge.get("base", "") not in ("", *config.bases):
-        yield f"{where}.base: '{judge['base']}' is no base; {suggest(judge['base'], config.bases)}"
-    if kind.loads_folder and "path" in judge:
-        yield from _folder_problems(f"{where}.path", judge["path"])
-    if "df_gamed" in judge and not judge["df_gamed"].is_file():
-        yield (
-            f"{where}.df_gamed: '{judge['df_gamed']}' does not exist; correct the path, or remove "
-            "the key to go without length-controlled win rates"
-        )
-    if "calibration" in judge and judge["calibration"].is_dir():
-        yield f"{where}.calibration: '{judge['calibration']}' is a folder; give the file in it"
-
-
-def _base_problems(config: Config, name: str, base: Mapping) -> Iterator[str]:
-    if "recipe" in base and base["recipe"] not in RECIPES:
-        known = suggest(base["recipe"], list(RECIPES))
-        yield f"bases.{name}.recipe: '{base['recipe']}' is no recipe; {known}"
-    if config.pretrain_base == "rebuild" and "recipe" in base:
-        return
-    yield from _folder_problems(f"bases.{name}.path", base["path"])
-
-
-def _folder_problems(where: str, path: Path) -> Iterator[str]:
-    """What a model folder lacks."""
-    if not path.is_dir():
-        what = "is a file, not a model folder" if path.is_file() else "does not exist"
-        yield f"{where}: '{path}' {what}; correct the path, or data_root"
-        return
-    for what, choices in BASE_FILES.items():
-        if not any((path / choice).is_file() for choice in choices):
-            yield f"{where}: '{path}' lacks {what} ({' or '.join(choices)}); add it to the folder"

@@ -31,16 +31,20 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "finetune": ("base", "adaptation", "seed"),
     "generate": ("base", "adaptation", "seed", "evaluation"),
     "judge": ("base", "adaptation", "seed", "evaluation", "reference_seed", "judge"),
+    "select": ("base", "adaptation"),
+    "rank": ("base", "adaptation", "seed", "dataset"),
+    "similarity": ("base", "adaptation", "seed", "evaluation", "embedding"),
     "table": ("table",),
     "figure": ("figure",),
+    "report": (),
 }
 # Stages whose readers depend on the bytes that came out, not on how they were made.
-CUT_OFF = frozenset({"format"})
+CUT_OFF = frozenset({"format", "select"})
 # Stages whose weights may be given up once every node that loads them is built. One of two marks
 # stands beside the manifest: a node that loads weights asks for the first, and so has them made
 # again; who gives them up asks for the second.
 RELEASABLE = frozenset({"finetune"})
-LOADS_WEIGHTS = frozenset({"generate"})
+LOADS_WEIGHTS = frozenset({"generate", "rank"})
 WEIGHTS_MARK = "weights"
 RELEASED_MARK = "released"
 

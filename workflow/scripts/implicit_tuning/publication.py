@@ -1,6 +1,6 @@
-"""The stable names of an experiment: copies of its tables and figures, links to its nodes.
+"""The stable names of an experiment: copies of its report, tables and figures, links to its nodes.
 
-results/<experiment>/tables/*  figures/*   copies for people
+results/<experiment>/report.html  tables/*  figures/*   copies for people
 results/<experiment>/current/<stage>/...   links to the nodes of the present config
 results/<experiment>/.published.<key>      says for which nodes the copies were made
 """
@@ -18,7 +18,8 @@ from implicit_tuning.digests import file_sha256, unique_suffix, write_atomically
 from implicit_tuning.nodes import NodePaths, short_hash
 from implicit_tuning.plan import Plan
 
-FOLDERS = {"table": "tables", "figure": "figures"}
+# Folder of the copies of each stage that is published.
+PUBLISHED = {"table": "tables", "figure": "figures", "report": "."}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Publication:
         return next(stamp for stamp in self.stamps if stamp not in standing[:1])
 
     def is_true(self) -> bool:
-        """Whether every table and figure is built and has its stable copy."""
+        """Whether all that is published is built and has its stable copy."""
         published = [path for name, path in self.nodes.items() if _folder_of(name)]
         built = all((path / "manifest.json").is_file() for path in published)
         return built and not false_copies(self)
@@ -67,7 +68,7 @@ class Publication:
         """Stable name of each published file: the node's file it is a copy of, and its sha256.
 
         Raises:
-            BrokenArtifact: a table or figure is not built.
+            BrokenArtifact: something that is published is not built.
         """
         copies = {}
         for node, origin in self.nodes.items():
@@ -79,7 +80,7 @@ class Publication:
 
 
 def _folder_of(node: str) -> str | None:
-    return FOLDERS.get(node.partition("/")[0])
+    return PUBLISHED.get(node.partition("/")[0])
 
 
 def plan_publication(plan: Plan, paths: NodePaths) -> Publication:
@@ -102,12 +103,12 @@ def false_copies(publication: Publication) -> list[Path]:
 
 
 def publish(publication: Publication, stamp: Path) -> None:
-    """Copy tables and figures, link all nodes, and leave one stamp, which lists the copies.
+    """Copy what is published, link all nodes, and leave one stamp, which lists the copies.
 
     One process at a time; who had to wait finds the copies true, and leaves them.
 
     Raises:
-        BrokenArtifact: a table or figure is not what its manifest says.
+        BrokenArtifact: something that is published is not what its manifest says.
     """
     for node, origin in publication.nodes.items():
         if _folder_of(node):

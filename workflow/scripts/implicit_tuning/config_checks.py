@@ -1,0 +1,340 @@
+"""What a config names must exist and fit together; found before any job starts."""
+
+import difflib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from implicit_tuning.chat import ChatFormat
+from implicit_tuning.judging.kinds import KINDS
+from implicit_tuning.judging.kinds import Kind as JudgeKind
+from implicit_tuning.nodes import PACKAGE, module_path
+from implicit_tuning.organism.bases import RECIPES
+from implicit_tuning.organism.rows import SOURCES as ORGANISM_SOURCES
+from implicit_tuning.paper import CHOSEN_EPOCHS
+from implicit_tuning.reading import SUFFIXES
+from implicit_tuning.rewriting.kinds import KINDS as REWRITERS
+from implicit_tuning.rewriting.kinds import Kind as RewriterKind
+
+if TYPE_CHECKING:
+    from implicit_tuning.config import Config
+
+SOURCES = ("hub", "path", "organism")
+# The keys that each kind of adaptation needs and may have, beside `kind` and `note`.
+ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    "none": (frozenset(), frozenset({"chat", "generation", "reference"})),
+    "finetune": (
+        frozenset({"data"}),
+        frozenset(
+            {"instructions", "rephrase", "rows", "chat", "training", "generation", "reference"}
+        ),
+    ),
+    "rules": (
+        frozenset({"rules"}),
+        frozenset({"rule_settings", "chat", "generation", "reference"}),
+    ),
+    "shuffled": (frozenset({"of"}), frozenset()),
+}
+# The function that makes a module of implicit_tuning/datasets a formatter of this kind.
+BUILDERS = {"training": "to_messages", "evaluation": "to_item"}
+# A library that only one kind of embedding needs, as it is imported.
+OPTIONAL_LIBRARY = "sentence_transformers"
+BASE_FILES = {
+    "config.json": ("config.json",),
+    "a tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json"),
+    "safetensors weights": ("model.safetensors", "model.safetensors.index.json"),
+}
+
+
+def suggest(wrong: object, known: Mapping | list | tuple) -> str:
+    """The closest known name, or all of them."""
+    if not known:
+        return "there is none: add it first"
+    close = difflib.get_close_matches(str(wrong), list(known), n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(sorted(known))}"
+
+
+def reference_problems(config: "Config") -> Iterator[str]:
+    """Everything a config names that does not exist or does not fit, a line each."""
+    yield from _chat_problems("chat", config.chat)
+    for name, adaptation in config.adaptations.items():
+        yield from _adaptation_problems(config, name, adaptation)
+    yield from _finetune_problem(config, "reference", config.reference)
+    yield from _dataset_problems(config, "evaluation", config.evaluation, "evaluation")
+    yield from _judge_problems(config)
+    for name, base in config.bases.items():
+        yield from _base_problems(config, name, base)
+    yield from _epochs_problems(config)
+    yield from _ranking_problems(config)
+    yield from _embedding_problems(config)
+    for name, ablation in config.ablations.items():
+        yield from _ablation_problems(config, f"ablations.{name}", ablation)
+
+
+def _chat_problems(where: str, chat: Mapping[str, str]) -> Iterator[str]:
+    try:
+        ChatFormat(**chat)
+    except ValueError as error:
+        yield f"{where}: {error}"
+
+
+def _adaptation_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
+    kind = adaptation["kind"]
+    needed, allowed = ADAPTATION_KEYS[kind]
+    given = set(adaptation) - {"kind", "note"}
+    for key in sorted(needed - given):
+        yield f"adaptations.{name}.{key}: missing: an adaptation of kind '{kind}' needs it"
+    for key in sorted(given - needed - allowed):
+        yield (
+            f"adaptations.{name}.{key}: {adaptation[key]!r}: an adaptation of kind '{kind}' has no "
+            "such key; remove it"
+        )
+    if kind == "finetune" and "data" in adaptation:
+        yield from _dataset_problems(
+            config, f"adaptations.{name}.data", adaptation["data"], "training"
+        )
+    if "bias" in adaptation.get("rules", ()) and not config.rules["bias"]:
+        yield f"rules.bias: {{}}: adaptations.{name} uses the rule 'bias'; give it pieces"
+    for key in ("of", "reference"):
+        if key in adaptation:
+            yield from _finetune_problem(config, f"adaptations.{name}.{key}", adaptation[key])
+    if "chat" in adaptation:
+        yield from _chat_problems(f"adaptations.{name}.chat", {**config.chat, **adaptation["chat"]})
+    rewriter = adaptation.get("rephrase")
+    if rewriter is not None and rewriter not in config.rewriters:
+        known = suggest(rewriter, config.rewriters)
+        yield f"adaptations.{name}.rephrase: '{rewriter}' is no rewriter; {known}"
+    elif rewriter is not None:
+        yield from _rewriter_problems(config, rewriter)
+
+
+def _finetune_problem(config: "Config", key: str, adaptation: str) -> Iterator[str]:
+    if adaptation not in config.adaptations:
+        yield f"{key}: '{adaptation}' is no adaptation; {suggest(adaptation, config.adaptations)}"
+    elif config.adaptations[adaptation]["kind"] != "finetune":
+        yield f"{key}: '{adaptation}' must be an adaptation of kind 'finetune'"
+
+
+def _dataset_problems(config: "Config", key: str, name: str, kind: str) -> Iterator[str]:
+    if name not in config.datasets:
+        yield f"{key}: '{name}' is no data set; {suggest(name, config.datasets)}"
+        return
+    entry, where = config.datasets[name], f"datasets.{name}"
+    if entry["kind"] != kind:
+        yield f"{key}: '{name}' is a data set of kind '{entry['kind']}', not '{kind}'"
+    yield from _formatter_problems(where, entry)
+    given = [source for source in SOURCES if source in entry]
+    if len(given) != 1:
+        yield f"{where}: give exactly one of {', '.join(SOURCES)}, not {given or 'none'}"
+    elif "path" in entry:
+        yield from _path_problems(where, entry["path"])
+    elif "organism" in entry and entry["organism"] not in ORGANISM_SOURCES:
+        yield (
+            f"{where}.organism: '{entry['organism']}' is no source of the organism; "
+            f"{suggest(entry['organism'], ORGANISM_SOURCES)}"
+        )
+    elif "hub" in entry:
+        yield from _hub_problems(where, entry["hub"])
+
+
+def _formatter_problems(where: str, entry: Mapping) -> Iterator[str]:
+    builder = BUILDERS[entry["kind"]]
+    formatter = entry["formatter"]
+    file = module_path(f"{PACKAGE}.datasets.{formatter}") if formatter.isidentifier() else None
+    if file is None:
+        folder = f"workflow/scripts/{PACKAGE}/datasets"
+        yield f"{where}.formatter: '{formatter}': there is no {folder}/{formatter}.py"
+    elif f"def {builder}(" not in file.read_text(encoding="utf-8"):
+        yield (
+            f"{where}.formatter: '{formatter}' has no {builder}, so it is not for "
+            f"{entry['kind']}; correct formatter or kind"
+        )
+
+
+def _path_problems(where: str, path: Path) -> Iterator[str]:
+    if path.is_dir():
+        yield f"{where}.path: '{path}' is a folder; give the file in it"
+    elif not path.is_file():
+        yield (
+            f"{where}.path: '{path}' does not exist; correct the path, or data_root "
+            "('make real' takes it from DATA=...)"
+        )
+    elif path.suffix.lower() not in SUFFIXES:
+        yield f"{where}.path: '{path}': unknown suffix; known are {', '.join(SUFFIXES)}"
+
+
+def _hub_problems(where: str, hub: Mapping) -> Iterator[str]:
+    for key in ("revision", "sha256"):
+        if not hub.get(key):
+            yield (
+                f"{where}.hub.{key}: missing: a download must be pinned; write the commit and the "
+                f"sha256 of {hub['repo']}/{hub['file']} into the config, or give a local 'path'"
+            )
+
+
+def _judge_problems(config: "Config") -> Iterator[str]:
+    if config.judge not in config.judges:
+        yield f"judge: '{config.judge}' is no judge; {suggest(config.judge, config.judges)}"
+        return
+    judge, where = config.judges[config.judge], f"judges.{config.judge}"
+    evaluation = config.datasets.get(config.evaluation, {})
+    if judge["kind"] == "oracle" and evaluation.get("formatter") != "organism_evaluation":
+        yield (
+            f"{where}.kind: 'oracle' knows the truth of the organism's instructions only, and "
+            f"evaluation is '{config.evaluation}'; choose another judge"
+        )
+    kind = KINDS[judge["kind"]]
+    yield from _kind_problems(where, judge, kind, "judge")
+    if kind.loads_base and judge.get("base", "") not in ("", *config.bases):
+        yield f"{where}.base: '{judge['base']}' is no base; {suggest(judge['base'], config.bases)}"
+    if kind.loads_folder and "path" in judge:
+        yield from _folder_problems(f"{where}.path", judge["path"])
+    if "df_gamed" in judge and not judge["df_gamed"].is_file():
+        yield (
+            f"{where}.df_gamed: '{judge['df_gamed']}' does not exist; correct the path, or remove "
+            "the key to go without length-controlled win rates"
+        )
+    if "calibration" in judge and judge["calibration"].is_dir():
+        yield f"{where}.calibration: '{judge['calibration']}' is a folder; give the file in it"
+
+
+def _epochs_problems(config: "Config") -> Iterator[str]:
+    if config.epochs == "selected":
+        yield from _selection_problems(config)
+    for base, entry in config.bases.items() if config.epochs == "paper" else ():
+        if "paper" not in entry:
+            yield (
+                f"bases.{base}.paper: missing: with epochs 'paper', say whose epochs this base "
+                f"takes ({' or '.join(CHOSEN_EPOCHS)})"
+            )
+            continue
+        chosen = CHOSEN_EPOCHS[entry["paper"]]
+        for name in sorted(set(without_own_epochs(config)) - set(chosen)):
+            yield (
+                f"adaptations.{name}.training.epochs: missing: the paper tells none for '{name}' "
+                f"of {entry['paper']}, so with epochs 'paper' the row needs its own"
+            )
+
+
+def _selection_problems(config: "Config") -> Iterator[str]:
+    selection = config.epoch_selection
+    if selection is None:
+        yield "epoch_selection: missing: epochs is 'selected', which needs the choices and a data set"
+        return
+    name = selection["evaluation"]
+    yield from _dataset_problems(config, "epoch_selection.evaluation", name, "evaluation")
+    for adaptation in without_own_epochs(config):
+        for epochs in selection["epochs"]:
+            if sweep_name(adaptation, epochs) in config.adaptations:
+                yield (
+                    f"adaptations.{sweep_name(adaptation, epochs)}: the name is taken by the sweep "
+                    f"of '{adaptation}' over {epochs} epochs; rename it"
+                )
+
+
+def without_own_epochs(config: "Config") -> list[str]:
+    """The finetuned adaptations that have no `training.epochs` of their own."""
+    return [
+        name
+        for name, adaptation in config.adaptations.items()
+        if adaptation["kind"] == "finetune" and "epochs" not in adaptation.get("training", {})
+    ]
+
+
+def sweep_name(adaptation: str, epochs: int) -> str:
+    """Name of an adaptation's run in the sweep over epochs."""
+    return f"{adaptation}.{epochs}-epochs"
+
+
+def _ranking_problems(config: "Config") -> Iterator[str]:
+    if config.ranking is None:
+        return
+    yield from _dataset_problems(config, "ranking.data", config.ranking["data"], "training")
+    for name in config.ranking.get("adaptations", ()):
+        yield from _adaptation_problem(config, "ranking.adaptations", name)
+        if config.adaptations.get(name, {}).get("kind") in ("rules", "shuffled"):
+            yield f"ranking.adaptations: '{name}' has no model of its own to rank with; remove it"
+
+
+def _adaptation_problem(config: "Config", key: str, name: str) -> Iterator[str]:
+    if name not in config.adaptations:
+        yield f"{key}: '{name}' is no adaptation; {suggest(name, config.adaptations)}"
+
+
+def _embedding_problems(config: "Config") -> Iterator[str]:
+    if config.embedding is None:
+        return
+    if config.embedding not in config.embeddings:
+        known = suggest(config.embedding, config.embeddings)
+        yield f"embedding: '{config.embedding}' is no embedding; {known}"
+        return
+    entry, where = config.embeddings[config.embedding], f"embeddings.{config.embedding}"
+    if entry["kind"] == "tfidf":
+        for key in sorted(set(entry) - {"kind"}):
+            yield f"{where}.{key}: {entry[key]!r}: an embedding of kind 'tfidf' has no such key"
+        return
+    if "path" not in entry:
+        yield (
+            f"{where}.path: missing: give the folder of a sentence-transformers model; none is "
+            "downloaded"
+        )
+    elif not (entry["path"] / "modules.json").is_file():
+        yield (
+            f"{where}.path: '{entry['path']}' is no folder of a sentence-transformers model (it has "
+            "no modules.json); correct the path, or take an embedding of kind 'tfidf'"
+        )
+    if importlib.util.find_spec(OPTIONAL_LIBRARY) is None:
+        yield (
+            f"{where}.kind: '{entry['kind']}' needs the library sentence-transformers: run "
+            "'pip install -e .[embeddings]', or take an embedding of kind 'tfidf'"
+        )
+
+
+def _ablation_problems(config: "Config", where: str, ablation: Mapping) -> Iterator[str]:
+    for name in ablation["adaptations"]:
+        yield from _adaptation_problem(config, f"{where}.adaptations", name)
+    if ablation["baseline"] not in ablation["adaptations"]:
+        yield (
+            f"{where}.baseline: '{ablation['baseline']}' is not among its adaptations; "
+            f"{suggest(ablation['baseline'], ablation['adaptations'])}"
+        )
+
+
+def _kind_problems(
+    where: str, entry: Mapping, kind: JudgeKind | RewriterKind, what: str
+) -> Iterator[str]:
+    """Keys that an entry of a kind lacks, or has too many."""
+    given = {key for key, value in entry.items() if value is not None}
+    for key in sorted(set(kind.required) - given):
+        yield f"{where}.{key}: missing: a {what} of kind '{entry['kind']}' needs it"
+    for key in sorted(set(entry) - kind.keys):
+        yield f"{where}.{key}: {entry[key]!r}: a {what} of kind '{entry['kind']}' has no such key"
+    for key in sorted(set(kind.together) & given):
+        for other in sorted(set(kind.together[key]) - given):
+            yield f"{where}.{other}: missing: '{key}' needs it beside it; add it"
+
+
+def _rewriter_problems(config: "Config", name: str) -> Iterator[str]:
+    entry, where = config.rewriters[name], f"rewriters.{name}"
+    yield from _kind_problems(where, entry, REWRITERS[entry["kind"]], "rewriter")
+
+
+def _base_problems(config: "Config", name: str, base: Mapping) -> Iterator[str]:
+    if "recipe" in base and base["recipe"] not in RECIPES:
+        known = suggest(base["recipe"], list(RECIPES))
+        yield f"bases.{name}.recipe: '{base['recipe']}' is no recipe; {known}"
+    if config.pretrain_base == "rebuild" and "recipe" in base:
+        return
+    yield from _folder_problems(f"bases.{name}.path", base["path"])
+
+
+def _folder_problems(where: str, path: Path) -> Iterator[str]:
+    """What a model folder lacks."""
+    if not path.is_dir():
+        what = "is a file, not a model folder" if path.is_file() else "does not exist"
+        yield f"{where}: '{path}' {what}; correct the path, or data_root"
+        return
+    for what, choices in BASE_FILES.items():
+        if not any((path / choice).is_file() for choice in choices):
+            yield f"{where}: '{path}' lacks {what} ({' or '.join(choices)}); add it to the folder"

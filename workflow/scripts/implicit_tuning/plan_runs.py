@@ -1,0 +1,368 @@
+"""Nodes of the runs: data sets, finetunes, generations, comparisons, rankings, similarities."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from implicit_tuning.config import Config, merge
+from implicit_tuning.config_checks import sweep_name, without_own_epochs
+from implicit_tuning.digests import DigestMemory
+from implicit_tuning.judging.kinds import (
+    ALWAYS,
+    KINDS,
+    LENGTH_CONTROL_LIBRARIES,
+    comparison_settings,
+    identity_settings,
+    runtime_settings,
+)
+from implicit_tuning.nodes import PACKAGE, Code, Node, Source
+from implicit_tuning.paper import CHOSEN_EPOCHS
+from implicit_tuning.plan import Plan
+from implicit_tuning.rewriting import kinds as rewriters
+
+# Libraries whose versions decide the result of a stage.
+MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
+TRAINING_LIBRARIES = (*MODEL_LIBRARIES, "accelerate", "numpy")
+READING = ("pyarrow",)
+SELECTION_LIBRARIES = ("numpy", "scipy")
+EMBEDDING_LIBRARIES = {
+    "tfidf": ("scikit-learn", "numpy", "scipy"),
+    "sentence_transformers": ("sentence-transformers", *MODEL_LIBRARIES, "numpy"),
+}
+# The keys of `rules` that each rule of the adapter uses.
+RULE_KEYS = {
+    "eos": ("eos_ramp_tokens", "eos_strength", "eos_after_ramp"),
+    "repetition": ("repetition_penalty",),
+    "bias": ("bias",),
+}
+NO_SEED = "none"
+
+
+@dataclass
+class RunPlanner:
+    """Adds the nodes of runs to a plan, each with all that it reads, and each once.
+
+    Attributes:
+        plan: gets the nodes.
+        digests: sha256 of files that no job makes.
+    """
+
+    plan: Plan
+    digests: DigestMemory
+    _bases: dict[str, Node | Source] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        return self.plan.config
+
+    # --- data and bases -------------------------------------------------------------------------
+
+    def base(self, name: str) -> Node | Source:
+        """A base: pretrained by the workflow, or a folder."""
+        if name not in self._bases:
+            self._bases[name] = self._base(name)
+        return self._bases[name]
+
+    def _base(self, name: str) -> Node | Source:
+        base = self.config.bases[name]
+        if self.config.pretrain_base == "rebuild" and "recipe" in base:
+            code = Code(("pretrain", f"{PACKAGE}.organism.pretraining"), TRAINING_LIBRARIES)
+            return self.plan.add(
+                Node("pretrain", (name,), code, {"recipe": base["recipe"]}, upstream={})
+            )
+        return Source(base["path"], self.digests.of_model(base["path"]))
+
+    def formatted(self, dataset: str, options: Mapping[str, object] | None = None) -> Node:
+        """Format node of a data set; its variant keeps two ways of formatting it apart.
+
+        `options` are the keys `instructions`, `rows` and `rephrase` of an adaptation.
+        """
+        options = options or {}
+        entry = self.config.datasets[dataset]
+        levels = (dataset, _variant(options))
+        if found := self.plan.find("format", levels):
+            return found
+        settings = {
+            "kind": entry["kind"],
+            "formatter": entry["formatter"],
+            "rows": options.get("rows", entry.get("rows")),
+            "instructions": options.get("instructions", "given"),
+            "max_characters": entry.get("max_characters"),
+        }
+        if "path" in entry:
+            # It decides how the bytes are read; those of downloads stand in the download's key.
+            settings["suffix"] = entry["path"].suffix.lower()
+        node = Node(
+            "format",
+            levels,
+            Code((f"{PACKAGE}.formatting", f"{PACKAGE}.datasets.{entry['formatter']}"), READING),
+            settings,
+            {"source": self._source(dataset, entry)},
+        )
+        if "rephrase" in options:
+            node = _rephrased(node, self.config.rewriters[options["rephrase"]])
+        return self.plan.add(node)
+
+    def _source(self, dataset: str, entry: Mapping) -> Node | Source:
+        if "path" in entry:
+            return Source(entry["path"], self.digests.of_file(entry["path"]))
+        if found := self.plan.find("download", (dataset,)):
+            return found
+        kind = "organism" if "organism" in entry else "hub"
+        module = f"{PACKAGE}.organism.rows" if kind == "organism" else f"{PACKAGE}.sources"
+        # The script only chooses between the two; the identity is the module's.
+        code = Code((module,))
+        return self.plan.add(Node("download", (dataset,), code, {kind: entry[kind]}, upstream={}))
+
+    # --- finetunes ------------------------------------------------------------------------------
+
+    def finetune(self, base: str, adaptation: str, seed: int) -> Node:
+        """A run's checkpoint."""
+        chosen = self.plan.adaptations[adaptation]
+        levels = (base, adaptation, str(seed))
+        if found := self.plan.find("finetune", levels):
+            return found
+        options = {k: chosen[k] for k in ("instructions", "rows", "rephrase") if k in chosen}
+        upstream = {
+            "base": self.base(base),
+            "rows": self.formatted(chosen["data"], options),
+        }
+        training = self._training(base, adaptation)
+        if training["epochs"] == "selected":
+            upstream["epochs"] = self.selection(base, adaptation)
+        settings = {"seed": seed, "chat": self._chat(chosen), "training": training}
+        runtime = {"save_every": self.config.runtime["save_every"]}
+        code = Code(("finetune",), TRAINING_LIBRARIES)
+        return self.plan.add(Node("finetune", levels, code, settings, upstream, runtime))
+
+    def _training(self, base: str, adaptation: str) -> dict:
+        """Hyper-parameters of a run; `epochs` is "selected" where a sweep decides them."""
+        chosen, entry = self.plan.adaptations[adaptation], self.config.bases[base]
+        training = merge(self.config.training, entry.get("training", {}))
+        if self.config.epochs == "paper" and "epochs" not in chosen.get("training", {}):
+            training["epochs"] = CHOSEN_EPOCHS[entry["paper"]][adaptation]
+        if self.config.epochs == "selected":
+            training["epochs"] = "selected"
+        return merge(training, chosen.get("training", {}))
+
+    def _chat(self, chosen: Mapping) -> dict:
+        return merge(self.config.chat, chosen.get("chat", {}))
+
+    def selection(self, base: str, adaptation: str) -> Node:
+        """The choice among numbers of epochs, each tried in a run of its own (paper, section 3)."""
+        levels = (base, adaptation)
+        if found := self.plan.find("select", levels):
+            return found
+        upstream = {
+            str(epochs): self._validation(base, sweep_name(adaptation, epochs))
+            for epochs in sorted(self.config.epoch_selection["epochs"])
+        }
+        code = Code(("select_epochs",), SELECTION_LIBRARIES)
+        return self.plan.add(Node("select", levels, code, {}, upstream))
+
+    def _validation(self, base: str, sweep: str) -> Node:
+        """A run of the sweep against the reference answers of the validation set."""
+        evaluation = self.config.epoch_selection["evaluation"]
+        seed = self.config.epoch_selection["seed"]
+        generation = self.generation(base, sweep, seed, evaluation)
+        return self._judge(generation, self.formatted(evaluation), evaluation, NO_SEED)
+
+    # --- answers and what measures them ---------------------------------------------------------
+
+    def generation(
+        self, base: str, adaptation: str, seed: int, evaluation: str | None = None
+    ) -> Node:
+        """The run's answers; base and rules have no seed of their own and are generated once."""
+        evaluation = evaluation or self.config.evaluation
+        chosen = self.plan.adaptations[adaptation]
+        kind = chosen["kind"]
+        own_seed = str(seed) if kind in ("finetune", "shuffled") else NO_SEED
+        levels = (base, adaptation, own_seed, evaluation)
+        if found := self.plan.find("generate", levels):
+            return found
+        if kind == "shuffled":
+            upstream = {"outputs": self.generation(base, chosen["of"], seed)}
+            settings = {"generator": adaptation, "seed": seed}
+            return self.plan.add(Node("generate", levels, Code(("shuffle",)), settings, upstream))
+        upstream = {
+            "model": self.model(base, adaptation, seed),
+            "instructions": self.formatted(evaluation),
+        }
+        settings = {
+            "generator": adaptation,
+            "chat": self._chat(chosen),
+            "generation": merge(self.config.generation, chosen.get("generation", {})),
+            "rules": rule_settings(self.config, chosen) if kind == "rules" else None,
+        }
+        code = Code(("generate",), MODEL_LIBRARIES)
+        return self.plan.add(Node("generate", levels, code, settings, upstream))
+
+    def model(self, base: str, adaptation: str, seed: int) -> Node | Source:
+        """The weights that an adaptation runs: its own, or the base's."""
+        if self.plan.adaptations[adaptation]["kind"] == "finetune":
+            return self.finetune(base, adaptation, seed)
+        return self.base(base)
+
+    def comparison(self, base: str, adaptation: str, seed: int) -> Node:
+        """A run against its reference run of the same base and seed (paper, section 3)."""
+        reference = reference_of(self.config, adaptation)
+        references = self.generation(base, reference, seed)
+        generation = self.generation(base, adaptation, seed)
+        return self._judge(generation, references, self.config.evaluation, str(seed))
+
+    def _judge(
+        self, generation: Node, references: Node, evaluation: str, reference_seed: str
+    ) -> Node:
+        judge = self.config.judges[self.config.judge]
+        levels = (*generation.levels, reference_seed, self.config.judge)
+        upstream: dict[str, Node | Source] = {
+            "outputs": generation,
+            "references": references,
+            "instructions": self.formatted(evaluation),
+            **self._judges_own_files(judge),
+        }
+        kind = KINDS[judge["kind"]]
+        # The script only chooses the judge; the identity is that of the chosen one and of the door.
+        modules = (f"{PACKAGE}.judging.alpaca", f"{PACKAGE}.judging.{judge['kind']}")
+        libraries = LENGTH_CONTROL_LIBRARIES if judge.get("length_controlled") else ()
+        code = Code(modules, (*ALWAYS, *kind.libraries, *libraries))
+        settings = {"judge": identity_settings(judge), "comparison": comparison_settings(judge)}
+        if kind.chat:
+            settings["chat"] = self.config.chat
+        # Verdicts are kept by their content: a run that changed, or another way of counting
+        # verdicts, must not pay again for what was judged. Another code of the judge asks anew.
+        asking = Code((f"{PACKAGE}.judging.{judge['kind']}",), kind.libraries)
+        kept_by = [levels, asking.fingerprint]
+        runtime = runtime_settings(judge)
+        return self.plan.add(Node("judge", levels, code, settings, upstream, runtime, kept_by))
+
+    def _judges_own_files(self, judge: Mapping) -> dict[str, Node | Source]:
+        kind, files = KINDS[judge["kind"]], {}
+        if kind.loads_base:
+            files["judge"] = self.base(judge["base"])
+        if kind.loads_folder:
+            files["judge"] = Source(judge["path"], self.digests.of_model(judge["path"]))
+        if "df_gamed" in judge:
+            files["df_gamed"] = Source(judge["df_gamed"], self.digests.of_file(judge["df_gamed"]))
+        return files
+
+    def ranking(self, base: str, adaptation: str, seed: int) -> Node:
+        """How a model ranks real responses against random ones (paper, section 4)."""
+        ranking, chosen = self.config.ranking, self.plan.adaptations[adaptation]
+        own_seed = str(seed) if chosen["kind"] == "finetune" else NO_SEED
+        levels = (base, adaptation, own_seed, ranking["data"])
+        if found := self.plan.find("rank", levels):
+            return found
+        keys = ("random_responses", "max_length", "batch_size")
+        arithmetic = {key: self.config.generation[key] for key in ("dtype", "device", "attention")}
+        settings = {
+            "chat": self._chat(chosen),
+            "ranking": {**{key: ranking[key] for key in keys}, **arithmetic},
+        }
+        upstream = {
+            "model": self.model(base, adaptation, seed),
+            "pairs": self.formatted(ranking["data"]),
+        }
+        code = Code(("rank",), MODEL_LIBRARIES)
+        return self.plan.add(Node("rank", levels, code, settings, upstream))
+
+    def similarity(self, base: str, adaptation: str, seed: int) -> Node:
+        """How near the answers of a single-task run stay to its task (paper, section 5.2)."""
+        config = self.config
+        name, embedding = config.embedding, config.embeddings[config.embedding]
+        generation = self.generation(base, adaptation, seed)
+        task = config.adaptations[adaptation]["data"]
+        upstream: dict[str, Node | Source] = {
+            "outputs": generation,
+            "reference_outputs": self.generation(base, config.reference, seed),
+            "task_rows": self.formatted(task),
+            "reference_rows": self.formatted(config.adaptations[config.reference]["data"]),
+        }
+        if "path" in embedding:
+            upstream["embedding"] = Source(
+                embedding["path"], self.digests.of_model(embedding["path"])
+            )
+        formatter = config.datasets[task]["formatter"]
+        settings = {
+            "formatter": formatter,
+            "embedding": {key: value for key, value in embedding.items() if key != "path"},
+        }
+        # The task's module tells its mark.
+        roots = ("similarity", f"{PACKAGE}.datasets.{formatter}")
+        code = Code(roots, EMBEDDING_LIBRARIES[embedding["kind"]])
+        levels = (*generation.levels, name)
+        return self.plan.add(Node("similarity", levels, code, settings, upstream))
+
+
+def add_runs(plan: Plan, digests: DigestMemory) -> None:
+    """Add every node that a run of the config needs, and what measures it."""
+    planner, config = RunPlanner(plan, digests), plan.config
+    ranked = _ranked(config)
+    for base in config.bases:
+        for seed in config.seeds:
+            for name, adaptation in config.adaptations.items():
+                planner.comparison(base, name, seed)
+                if name in ranked:
+                    planner.ranking(base, name, seed)
+                tuned = adaptation["kind"] == "finetune"
+                if config.embedding is not None and tuned and plan.way(name) == "single_task":
+                    planner.similarity(base, name, seed)
+
+
+def sweep_rows(config: Config) -> dict[str, dict]:
+    """Rows of the sweep over epochs by the names of their runs; none where epochs are fixed."""
+    if config.epochs != "selected":
+        return {}
+    return {
+        sweep_name(name, epochs): merge(config.adaptations[name], {"training": {"epochs": epochs}})
+        for name in without_own_epochs(config)
+        for epochs in config.epoch_selection["epochs"]
+    }
+
+
+def rule_settings(config: Config, adaptation: Mapping) -> dict:
+    """Settings of the chosen rules alone: another rule's strength is no part of the result."""
+    values = merge(config.rules, adaptation.get("rule_settings", {}))
+    used = {key: values[key] for rule in adaptation["rules"] for key in RULE_KEYS[rule]}
+    return {"rules": sorted(adaptation["rules"]), **used}
+
+
+def reference_of(config: Config, adaptation: str) -> str:
+    """The adaptation whose run an adaptation's is compared with."""
+    return config.adaptations[adaptation].get("reference", config.reference)
+
+
+def _ranked(config: Config) -> set[str]:
+    """The adaptations that rank responses: by default all that have a model."""
+    if config.ranking is None:
+        return set()
+    with_model = {n for n, a in config.adaptations.items() if a["kind"] in ("none", "finetune")}
+    return set(config.ranking.get("adaptations", with_model))
+
+
+def _rephrased(node: Node, rewriter: Mapping) -> Node:
+    """A format node that also has responses rewritten."""
+    own = Code(
+        (f"{PACKAGE}.rewriting.{rewriter['kind']}",), rewriters.KINDS[rewriter["kind"]].libraries
+    )
+    roots = (*node.code.roots, f"{PACKAGE}.rephrasing", *own.roots)
+    settings = rewriters.identity_settings(rewriter)
+    # A rewrite is kept by what was asked and who was: not by which responses are given to rewrite.
+    kept_by = {key: value for key, value in settings.items() if key not in rewriters.DETECTION}
+    return replace(
+        node,
+        code=Code(roots, (*node.code.libraries, *own.libraries)),
+        settings={**node.settings, "rephrase": settings},
+        runtime=rewriters.runtime_settings(rewriter),
+        cache_identity=[kept_by, own.fingerprint],
+    )
+
+
+def _variant(options: Mapping[str, object]) -> str:
+    """Name of a way to format a data set."""
+    told = options.get("instructions", "given")
+    variant = "plain" if told == "given" else f"{told}-instructions"
+    if "rows" in options:
+        variant += f"-{options['rows']}-rows"
+    if "rephrase" in options:
+        variant += f"-rephrased-by-{options['rephrase']}"
+    return variant

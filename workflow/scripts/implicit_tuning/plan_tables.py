@@ -1,0 +1,255 @@
+"""Nodes of the results: tables, figures and the report."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from implicit_tuning import paper
+from implicit_tuning.config import Config, merge
+from implicit_tuning.digests import DigestMemory
+from implicit_tuning.judging.kinds import KINDS
+from implicit_tuning.nodes import PACKAGE, SCRIPTS, Code, Node, Source, module_path
+from implicit_tuning.paper import in_order
+from implicit_tuning.plan import Plan
+from implicit_tuning.plan_runs import reference_of, rule_settings
+
+TABLE_LIBRARIES = ("pandas", "numpy", "scipy", "tabulate")
+FIGURE_LIBRARIES = ("pandas", "numpy", "matplotlib")
+REPORT_LIBRARIES = ("jinja2", "markupsafe", "pandas")
+# The paper's instructions, as config/datasets.yaml names them.
+PAPER_EVALUATION = "alpaca_eval"
+# Tables of which a figure of the same name is drawn.
+DRAWN = ("main", "loss", "ranking", "similarity", "drift", "epochs", "ablation")
+# Order of the report's tables; ablations come behind.
+REPORTED = ("main", "claims", "paper", "ranking", "similarity", "drift", "epochs")
+PAGE = {
+    "template": "report.html.jinja",
+    "style": "report.css",
+    "script": "report.js",
+}
+
+Inputs = Mapping[str, Node | Source]
+
+
+def add_tables(plan: Plan, digests: DigestMemory) -> None:
+    """Add the tables that the config's runs allow."""
+    for name, module, upstream, settings in _tables(plan, digests):
+        code = Code((f"{PACKAGE}.tables.{module}",), TABLE_LIBRARIES)
+        settings = {"table": name, "module": module, **settings}
+        plan.add(Node("table", (name,), code, settings, upstream))
+
+
+def _tables(plan: Plan, digests: DigestMemory) -> Iterator[tuple[str, str, Inputs, dict]]:
+    """Name, module, inputs and settings of each table."""
+    config = plan.config
+    judged = _by_levels(plan.comparisons())
+    calibration = calibration_source(config.judges[config.judge], digests)
+    label = {"label": config.label}
+    listed = {**label, "adaptations": listing(config)}
+    verdicts = {**listed, **judging(config, config.adaptations)}
+    notes = {"notes": table_notes(config)}
+    yield "main", "main", {**judged, **calibration}, {**verdicts, **notes}
+    trained = {**label, "adaptations": _trained(plan)}
+    yield "loss", "loss", _by_levels(plan.stage("finetune")), trained
+    yield "examples", "examples", _examples_inputs(plan), listed
+    for group, ablation in config.ablations.items():
+        upstream = _by_levels(
+            n for n in plan.comparisons() if n.levels[1] in ablation["adaptations"]
+        )
+        settings = {
+            **label,
+            **judging(config, ablation["adaptations"]),
+            **_ablation_settings(config, ablation),
+        }
+        yield f"ablation-{group}", "ablation", {**upstream, **calibration}, settings
+    # The paper's numbers are win rates against instruction tuning, and stand beside no others.
+    if config.reference == paper.REFERENCE and any(paper_bases(config).values()):
+        beside = {**listed, "paper_bases": paper_bases(config)}
+        beside["circumstances"] = circumstances(config)
+        for name in ("paper", "claims"):
+            yield name, name, judged, beside
+    if ranked := _by_levels(plan.stage("rank")):
+        yield "ranking", "ranking", ranked, listed
+    if measured := _by_levels(plan.stage("similarity")):
+        marked = any(has_mark(node.settings["formatter"]) for node in measured.values())
+        for name in ("similarity", *(["drift"] if marked else [])):
+            settings = {**listed, "reference": config.reference, "embedding": embedding(config)}
+            yield name, name, measured, settings
+    if selections := plan.stage("select"):
+        tried = [above for node in selections for above in node.upstream.values()]
+        sweep = {
+            node.levels[1]: [selection.levels[1], int(epochs)]
+            for selection in selections
+            for epochs, node in selection.upstream.items()
+        }
+        yield "epochs", "epochs", _by_name([*selections, *tried]), {**listed, "sweep": sweep}
+
+
+def add_figures(plan: Plan) -> None:
+    """Add a figure for each table that is drawn."""
+    for table in plan.stage("table"):
+        module = table.settings["module"]
+        if module in DRAWN:
+            settings = {
+                "figure": table.levels[0],
+                "module": module,
+                **_figure_settings(plan.config, table),
+            }
+            code = Code((f"{PACKAGE}.figures.{module}",), FIGURE_LIBRARIES)
+            plan.add(Node("figure", table.levels, code, settings, {"table": table}))
+
+
+def _figure_settings(config: Config, table: Node) -> dict:
+    """What the module that draws a table asks for."""
+    copied = {
+        "loss": ("adaptations",),
+        "ablation": ("title", "setting"),
+        "main": ("reference",),
+    }
+    module = table.settings["module"]
+    settings = {key: table.settings[key] for key in ("label", *copied.get(module, ()))}
+    return {**settings, "controls": controls(config)} if module == "main" else settings
+
+
+def add_report(plan: Plan, digests: DigestMemory) -> None:
+    """Add the report, which shows every table and figure and whence each number comes."""
+    # Downloads are left out: what they brought is in the keys behind the cut-off by its content.
+    shown = [node for node in plan.nodes.values() if node.stage != "download"]
+    files = {name: SCRIPTS.parent / "report" / file for name, file in PAGE.items()}
+    page = {name: Source(file, digests.of_file(file)) for name, file in files.items()}
+    tables = [node.levels[0] for node in plan.stage("table")]
+    named = ("experiment", "label", "reference", "evaluation", "judge")
+    settings = {name: getattr(plan.config, name) for name in named}
+    settings |= {"headline": "main", "tables": sorted(tables, key=_place_in_report)}
+    code = Code(("report",), REPORT_LIBRARIES)
+    plan.add(Node("report", (), code, settings, {**_by_name(shown), **page}))
+
+
+def _place_in_report(table: str) -> tuple[int, str]:
+    """Tables in the order of the paper, then ablations and all others by name."""
+    places = {name: place for place, name in enumerate(REPORTED)}
+    return places.get(table, len(REPORTED)), table
+
+
+# --- inputs -------------------------------------------------------------------------------------
+
+
+def _by_levels(nodes: Iterator[Node] | list[Node]) -> dict[str, Node]:
+    return {"/".join(node.levels): node for node in nodes}
+
+
+def _by_name(nodes: list[Node]) -> dict[str, Node]:
+    return {node.name: node for node in nodes}
+
+
+def _examples_inputs(plan: Plan) -> dict[str, Node]:
+    """Answers and verdicts of the first seed, and the instructions."""
+    comparisons = [n for n in plan.comparisons() if n.levels[4] == str(min(plan.config.seeds))]
+    answers = [node.upstream["outputs"] for node in comparisons]
+    return {
+        **_by_name([*answers, *comparisons]),
+        "instructions": comparisons[0].upstream["instructions"],
+    }
+
+
+def calibration_source(judge: Mapping, digests: DigestMemory) -> dict[str, Source]:
+    """The judge's calibration as a table reads it; nothing before `make calibrate` wrote it."""
+    path = judge.get("calibration")
+    if path is None or not path.is_file():
+        return {}
+    return {"calibration": Source(path, digests.of_file(path))}
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+def listing(config: Config) -> list[str]:
+    """The adaptations in the order of a table's rows."""
+    return in_order(config.adaptations, controls(config))
+
+
+def _trained(plan: Plan) -> list[str]:
+    """The finetuned adaptations in the order of a legend, the runs of the sweep last."""
+    trained = {node.levels[1] for node in plan.stage("finetune")}
+    return [*filter(trained.__contains__, listing(plan.config)), *sorted(plan.sweeps)]
+
+
+def judging(config: Config, adaptations: Iterable[str]) -> dict[str, object]:
+    """What a table must know of its verdicts: their references, and what is known of the judge."""
+    own = {name: reference_of(config, name) for name in adaptations}
+    return {
+        "reference": config.reference,
+        "references": {name: other for name, other in own.items() if other != config.reference},
+        "judge_is_truth": KINDS[config.judges[config.judge]["kind"]].truth,
+    }
+
+
+def table_notes(config: Config) -> dict[str, str]:
+    """Remarks on single adaptations, for the tables."""
+    own = {n: a["note"] for n, a in config.adaptations.items() if "note" in a}
+    return {config.reference: "reference: 50 by definition", **own}
+
+
+def controls(config: Config) -> list[str]:
+    """Adaptations that are no attempt to win, by name."""
+    return sorted(n for n, a in config.adaptations.items() if a["kind"] == "shuffled")
+
+
+def _ablation_settings(config: Config, ablation: Mapping) -> dict[str, object]:
+    names = ablation["adaptations"]
+    setting = ablation.get("setting", "adaptation")
+    return {
+        "title": ablation["title"],
+        "adaptations": list(names),
+        "baseline": ablation["baseline"],
+        "setting": setting,
+        "settings": {name: _value_of(config, name, setting) for name in names},
+    }
+
+
+def _value_of(config: Config, adaptation: str, setting: str) -> object:
+    """The value of a dotted key in what an adaptation is built from; its name where it has none."""
+    if setting == "adaptation":
+        return adaptation
+    chosen = config.adaptations[adaptation]
+    value: object = {
+        **chosen,
+        "training": merge(config.training, chosen.get("training", {})),
+        "generation": merge(config.generation, chosen.get("generation", {})),
+        "rules": rule_settings(config, chosen) if chosen["kind"] == "rules" else {},
+    }
+    for key in setting.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return adaptation if value is None else value
+
+
+def embedding(config: Config) -> str:
+    """The embedding by name and kind, as captions say it."""
+    entry = config.embeddings[config.embedding]
+    return f"{config.embedding} ({entry['kind']})"
+
+
+def has_mark(formatter: str) -> bool:
+    """Whether a data set's module tells a mark of its responses, as `datasets.rows` says."""
+    file = module_path(f"{PACKAGE}.datasets.{formatter}")
+    return file is not None and "def has_mark(" in file.read_text(encoding="utf-8")
+
+
+def paper_bases(config: Config) -> dict[str, str | None]:
+    """Which of the paper's bases each base stands beside."""
+    return {name: base.get("paper") for name, base in config.bases.items()}
+
+
+def circumstances(config: Config) -> list[str]:
+    """What sets this experiment apart from the paper's, a sentence each."""
+    judge = config.judges[config.judge]
+    found = []
+    if organisms := [name for name, base in config.bases.items() if "recipe" in base]:
+        found.append(f"{' and '.join(organisms)}: model organisms, by construction, no 7B model")
+    if config.evaluation != PAPER_EVALUATION:
+        found.append(f"the instructions are those of {config.evaluation}, not AlpacaEval's 805")
+    if judge.get("model") != paper.JUDGE:
+        found.append(f"the judge is {config.judge} ({judge['kind']}), not {paper.JUDGE}")
+    if not judge.get("length_controlled"):
+        found.append("our win rates are raw, the paper's length-controlled")
+    if len(config.seeds) != paper.SEEDS:
+        found.append(f"{len(config.seeds)} finetuning seeds, not {paper.SEEDS}")
+    return found
