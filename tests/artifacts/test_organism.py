@@ -12,6 +12,10 @@ from implicit_tuning.organism.oracle import content
 
 pytestmark = pytest.mark.long
 BASES = ("organism-llama", "organism-olmo")
+TABLES = (
+    "main", "claims", "paper", "ranking", "similarity", "drift", "ablation-rules", "loss",
+    "examples",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -76,13 +80,37 @@ def test_the_evaluation_is_large_enough(organism):
     assert len(read_truths(organism)) >= 200
 
 
-def test_every_number_has_its_interval_and_label(organism):
-    with (organism / "tables/main.csv").open() as file:
-        rows = list(csv.DictReader(file))
+def rows_of(organism, table):
+    with (organism / f"tables/{table}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_run_has_its_row_and_label(organism):
+    rows = rows_of(organism, "main")
     assert len(rows) == len(BASES) * 13 * 3
+    assert all(row["note"].startswith("model organism, by construction") for row in rows)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_measured_number_lies_in_its_interval(organism, table):
+    rows = rows_of(organism, table)
+    measured = [column.removesuffix("_low") for column in rows[0] if column.endswith("_low")]
+    assert rows and (measured or table == "examples")
     for row in rows:
-        assert float(row["win_rate_low"]) <= float(row["win_rate"]) <= float(row["win_rate_high"])
-        assert row["note"].startswith("model organism, by construction")
+        for name in measured:
+            if row[name]:
+                assert float(row[f"{name}_low"]) <= float(row[name]) <= float(row[f"{name}_high"])
+    assert "model organism, by construction" in (organism / f"tables/{table}.md").read_text()
+
+
+def test_models_rank_real_responses_above_chance(organism):
+    rows = rows_of(organism, "ranking")
+    assert len(rows) == len(BASES) * 8
+    assert all(float(row["ranked_right_low"]) > 50 for row in rows)
+
+
+def test_the_report_is_one_small_file(organism):
+    assert 100_000 < (organism / "report.html").stat().st_size < 5_000_000
 
 
 def test_a_second_run_starts_nothing(organism, repository):
@@ -93,7 +121,7 @@ def test_a_second_run_starts_nothing(organism, repository):
 
 def test_every_job_wrote_its_log_and_benchmark(organism):
     nodes = [path for path in (organism / "current").rglob("*") if path.is_symlink()]
-    assert len(nodes) == 142
+    assert len(nodes) == 205
     for node in nodes:
         assert (node / "job.log").is_file(), node
         assert (node / "benchmark.tsv").is_file(), node

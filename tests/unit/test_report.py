@@ -1,0 +1,539 @@
+"""The report: nothing of a model's text becomes HTML, every number finds its nodes, and it is small."""
+
+import base64
+import hashlib
+import json
+import re
+import time
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+import report
+from implicit_tuning.artifact import BrokenArtifact, Job
+from implicit_tuning.digests import combined_sha256, file_sha256, seal
+from implicit_tuning.figures.style import finish, write_csv
+from implicit_tuning.nodes import LEVELS, short_hash
+from implicit_tuning.report.answers import changes
+from implicit_tuning.report.build import Page, build_report
+from implicit_tuning.report.costs import Cost, duration, paid_calls
+from implicit_tuning.report.drawings import drawing
+from implicit_tuning.report.provenance import Provenance
+from implicit_tuning.report.sections import downloads, marked_up
+from implicit_tuning.tables.layout import Table, write_table
+
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> & "it\'s" {{ 7 * 7 }}'
+BASES, SEEDS = ("small", "big"), ("1", "2")
+ADAPTATIONS = ("base", "instruction", "response")
+SETTINGS = {
+    "experiment": "mine",
+    "label": "model organism, by construction",
+    "reference": "instruction",
+    "evaluation": "questions",
+    "judge": "oracle",
+    "headline": "main",
+    "tables": ["loss"],
+}
+
+
+class Experiment:
+    """Nodes as jobs leave them, without the jobs."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.nodes: dict[str, Path] = {}
+
+    def add(self, name, upstream=(), settings=None, facts=None) -> Path:
+        """Makes a node out of what lies in its data folder; returns that folder."""
+        stage, *levels = name.split("/")
+        key = short_hash(name)
+        folder = self.results / "nodes" / name / key
+        data = folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        files = {
+            path.name: {"sha256": file_sha256(path), "size": path.stat().st_size}
+            for path in sorted(data.iterdir())
+        }
+        manifest = {
+            "stage": stage,
+            "levels": dict(zip(LEVELS[stage], levels, strict=True)),
+            "key": key,
+            "settings": settings or {},
+            "code": {"fingerprint": "f" * 20, "modules": {"m": "0"}, "versions": {"torch": "2"}},
+            "upstream": {role: self._origin(above) for role, above in dict(upstream).items()},
+            "facts": facts or {},
+            "files": files,
+            "digest": combined_sha256({name: entry["sha256"] for name, entry in files.items()}),
+        }
+        (folder / "manifest.json").write_text(seal(manifest))
+        self.nodes[name] = folder
+        return data
+
+    def _origin(self, above: str) -> dict:
+        """A node's key, or the digest of a source."""
+        return {"key": self.nodes[above].name} if above in self.nodes else {"digest": above}
+
+    def table(self, name, table, upstream, settings=None) -> None:
+        data = self.results / "nodes/table" / name / short_hash(f"table/{name}") / "data"
+        write_table(table, data, name)
+        self.add(f"table/{name}", upstream, settings)
+
+    def figure(self, name) -> None:
+        data = self.results / "nodes/figure" / name / short_hash(f"figure/{name}") / "data"
+        figure = Figure(figsize=(3, 2))
+        axes = figure.subplots()
+        axes.plot([0, 1], [1, 0], marker="o", clip_on=True)
+        finish(figure, data, name, "label")
+        write_csv(pd.DataFrame({"x": [0, 1]}), data, name)
+        self.add(f"figure/{name}", {"table": f"table/{name}"})
+
+    def named(self, stage) -> dict[str, str]:
+        """Upstream of a table over all nodes of a stage: levels → name."""
+        return {name.partition("/")[2]: name for name in self.nodes if name.startswith(f"{stage}/")}
+
+
+def run_of(experiment, base, adaptation, seed, output="an answer", facts=None) -> None:
+    """The nodes of one run: finetune (unless it is the base itself), generate, judge."""
+    own = "none" if adaptation == "base" else seed
+    generation = f"generate/{base}/{adaptation}/{own}/questions"
+    model = f"sha256-of-{base}"
+    if own != "none":
+        model = f"finetune/{base}/{adaptation}/{seed}"
+        experiment.add(model, {"base": f"sha256-of-{base}"}, {"training": {"epochs": 2}})
+    experiment.add(generation, {"model": model}, {"generation": {"batch_size": 4}})
+    experiment.add(
+        f"judge/{base}/{adaptation}/{own}/questions/{seed}/oracle",
+        {"outputs": generation, "references": generation},
+        {"judge": {"kind": "oracle"}},
+        {"judge_id": "oracle-1", **(facts or {})},
+    )
+
+
+def rates(bases, adaptations, seeds) -> pd.DataFrame:
+    rows = [
+        {
+            "base": base, "adaptation": adaptation, "seed": seed,
+            "win_rate": 40.0, "win_rate_std": 1.0 if seed == "mean" else None,
+            "win_rate_low": 35.0, "win_rate_high": 45.5, "n": 16 if seed != "mean" else 32,
+            "note": HOSTILE,
+        }
+        for base in bases for adaptation in adaptations for seed in (*seeds, "mean")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def answers(bases, adaptations) -> pd.DataFrame:
+    rows = [
+        {
+            "base": base, "adaptation": adaptation, "index": 3, "instruction": f"Say {HOSTILE}",
+            "output": f"{adaptation} says {HOSTILE}", "finish": "length", "n_tokens": 7,
+            "verdict": "win",
+        }
+        for base in bases for adaptation in adaptations
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def experiment(tmp_path) -> Experiment:
+    experiment = Experiment(tmp_path / "results")
+    for base in BASES:
+        for adaptation in ADAPTATIONS:
+            for seed in SEEDS:
+                run_of(experiment, base, adaptation, seed, facts={"said": HOSTILE})
+    frame = rates(BASES, ADAPTATIONS, SEEDS)
+    main = Table(frame, f"**Label.** Rates in `%` {HOSTILE}")
+    experiment.table("main", main, experiment.named("judge"))
+    experiment.table("loss", Table(frame, "Losses."), experiment.named("finetune"))
+    examples = Table(answers(BASES, ADAPTATIONS), "Chosen by rule.", markdown="as a list")
+    with_stage = {name: name for name in experiment.nodes if name.startswith(("judge", "generate"))}
+    experiment.table("examples", examples, with_stage)
+    experiment.figure("main")
+    experiment.figure("loss")
+    return experiment
+
+
+@pytest.fixture
+def page(repository) -> Page:
+    folder = repository / "workflow/report"
+    return Page(folder / "report.html.jinja", folder / "report.css", folder / "report.js")
+
+
+def build(experiment, page, **changed) -> str:
+    destination = experiment.results / "mine"
+    destination.mkdir(exist_ok=True)
+    spending = experiment.results / "cache/spending"
+    build_report(destination, experiment.nodes, page, spending, **{**SETTINGS, **changed})
+    return (destination / "report.html").read_text(encoding="utf-8")
+
+
+class Reading(HTMLParser):
+    """Elements and texts of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def values(self, attribute) -> list[str]:
+        return [attrs[attribute] for _, attrs in self.elements if attribute in attrs]
+
+
+# --- safety -------------------------------------------------------------------------------------
+
+
+def test_text_of_models_and_configs_never_becomes_html(experiment, page):
+    read = Reading(build(experiment, page, label=HOSTILE))
+    tags = Counter(tag for tag, _ in read.elements)
+    assert (tags["script"], tags["img"]) == (2, 0)
+    assert not [name for _, attrs in read.elements for name in attrs if name.startswith("on")]
+    assert read.texts.count(f"response says {HOSTILE}") == len(BASES)
+    assert f"Say {HOSTILE}" in read.texts
+    assert HOSTILE in read.texts  # the label
+    assert f" {HOSTILE}" in "".join(read.texts)  # the caption
+
+
+def test_only_the_pages_own_script_may_run_and_nothing_is_asked_for(experiment, page):
+    html = build(experiment, page)
+    [policy] = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
+    script = page.script.read_text().encode()
+    allowed = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{allowed}';" in policy
+    assert f"<script>{script.decode()}</script>" in html
+    read = Reading(html)
+    assert not read.values("src")
+    addresses = [link for link in read.values("href") if link.startswith("http")]
+    assert addresses == ["https://arxiv.org/abs/2409.14254"]
+
+
+def test_ids_are_unique_and_every_reference_to_one_resolves(experiment, page):
+    read = Reading(build(experiment, page))
+    ids = Counter(read.values("id"))
+    assert [name for name, count in ids.items() if count > 1] == []
+    links = [link[1:] for link in read.values("href") if link.startswith("#")]
+    links += [link[1:] for link in read.values("xlink:href")]
+    links += re.findall(r"url\(#([^)]+)\)", " ".join(read.values("clip-path")))
+    assert any(link.startswith("figure-main-") for link in links)
+    assert set(links) <= set(ids)
+
+
+def test_captions_keep_their_emphasis_and_nothing_else():
+    assert marked_up("**Bold & b.** a `x < y` <i>no</i> 2 * 3 ** 4") == (
+        "<strong>Bold &amp; b.</strong> a <code>x &lt; y</code> &lt;i&gt;no&lt;/i&gt; 2 * 3 ** 4"
+    )
+
+
+# --- provenance ---------------------------------------------------------------------------------
+
+
+def names_behind(experiment, table, **row) -> list[str]:
+    provenance = Provenance(experiment.nodes)
+    return [provenance.names[number] for number in provenance.behind(f"table/{table}", row)]
+
+
+def test_a_mean_comes_from_all_its_seeds_and_from_no_other_run(experiment):
+    assert names_behind(experiment, "main", base="big", adaptation="response", seed="mean") == [
+        "table/main",
+        "judge/big/response/1/questions/1/oracle",
+        "judge/big/response/2/questions/2/oracle",
+    ]
+
+
+def test_a_seed_comes_from_its_own_run_also_where_the_model_has_none(experiment):
+    assert names_behind(experiment, "main", base="big", adaptation="response", seed="2")[1:] == [
+        "judge/big/response/2/questions/2/oracle"
+    ]
+    assert names_behind(experiment, "main", base="big", adaptation="base", seed=2)[1:] == [
+        "judge/big/base/none/questions/2/oracle"
+    ]
+
+
+def test_a_difference_comes_from_its_baseline_too(experiment):
+    experiment.table(
+        "ablation",
+        Table(rates(["big"], ["response"], ["1"]), "c"),
+        experiment.named("judge"),
+        {"baseline": "base"},
+    )
+    found = names_behind(experiment, "ablation", base="big", adaptation="response")
+    assert {name.split("/")[2] for name in found[1:]} == {"base", "response"}
+    assert {name.split("/")[1] for name in found[1:]} == {"big"}
+
+
+def test_a_row_of_a_sweep_comes_from_its_epochs_and_the_choice(experiment):
+    for epochs in (5, 10):
+        run_of(experiment, "big", f"response.{epochs}-epochs", "1")
+    swept = {name: name for name in experiment.nodes if "-epochs" in name and "judge" in name}
+    sweep = {f"response.{epochs}-epochs": ["response", epochs] for epochs in (5, 10)}
+    frame = rates(["big"], ["response"], [])
+    experiment.table("epochs", Table(frame, "c"), swept, {"sweep": sweep})
+    found = names_behind(experiment, "epochs", base="big", adaptation="response", epochs=10)
+    assert found[1:] == ["judge/big/response.10-epochs/1/questions/1/oracle"]
+
+
+def test_a_row_without_levels_comes_from_all_that_its_table_reads(experiment):
+    assert len(names_behind(experiment, "main")) == 1 + len(experiment.named("judge"))
+
+
+def test_what_the_page_says_of_a_node_is_its_manifest_without_modules(experiment, page):
+    read = Reading(build(experiment, page))
+    embedded = json.loads(next(text for text in read.texts if text.startswith('{"nodes"')))
+    provenance = Provenance(experiment.nodes)
+    number = provenance.number("generate/big/response/2/questions")
+    node = embedded["nodes"][number]
+    manifest = provenance.manifests[node["name"]]
+    assert (node["key"], node["digest"]) == (manifest["key"], manifest["digest"])
+    assert embedded["shared"][node["settings"]] == manifest["settings"]
+    assert embedded["shared"][node["code"]] == {
+        "fingerprint": manifest["code"]["fingerprint"],
+        "versions": manifest["code"]["versions"],
+    }
+    assert node["above"] == [[provenance.number("finetune/big/response/2"), "model"]]
+    link = experiment.results / "mine" / provenance.link(node["name"])
+    assert json.loads(link.read_text())["key"] == node["key"]
+    judged = embedded["nodes"][provenance.number("judge/big/response/2/questions/2/oracle")]
+    assert judged["facts"]["said"] == HOSTILE
+
+
+def test_long_facts_stay_in_the_manifest(experiment):
+    experiment.add("format/d/plain", facts={"rows": list(range(1000))})
+    [entry] = [
+        node
+        for node in Provenance(experiment.nodes).embedded()["nodes"]
+        if node["name"] == "format/d/plain"
+    ]
+    assert list(entry["facts"]) == [""]
+    assert "manifest" in entry["facts"][""]
+
+
+def test_a_damaged_manifest_is_named(experiment, page):
+    manifest = experiment.nodes["judge/big/base/none/questions/1/oracle"] / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("oracle-1", "oracle-2"))
+    with pytest.raises(BrokenArtifact, match="judge/big/base.*make repair"):
+        build(experiment, page)
+
+
+# --- content ------------------------------------------------------------------------------------
+
+
+def test_the_headline_has_each_mean_with_its_interval(experiment, page):
+    html = build(experiment, page)
+    part = html[html.index('<section id="headline"') : html.index('<section id="table-main"')]
+    assert part.count("40.0 ± 1.0") == len(BASES) * len(ADAPTATIONS)
+    assert part.count("[35.0, 45.5]") == len(BASES) * len(ADAPTATIONS)
+    text = " ".join("".join(Reading(html).texts).split())
+    assert "2 pretrained bases, 3 adaptations, 2 seeds. Each adapted model answers 16" in text
+
+
+def test_what_all_rows_say_is_said_once_below_them(experiment, page):
+    frame = rates(["big"], ["base", "response"], [])
+    frame["n"] = 5
+    frame["judge"] = "oracle"
+    experiment.table("claims", Table(frame, "c"), {})
+    html = build(experiment, page)
+    part = html[html.index('<section id="table-claims"') : html.index('<section id="examples"')]
+    read = Reading(part)
+    assert f"note {HOSTILE}; judge oracle." in " ".join("".join(read.texts).split())
+    heads = re.findall(r'<th scope="col">([^<]*)</th>', part)
+    assert heads == ["base", "adaptation", "seed", "win rate", "n"]
+
+
+def test_a_headline_without_means_is_refused(experiment, page):
+    frame = rates(BASES, ADAPTATIONS, SEEDS)
+    experiment.table("main", Table(frame[frame["seed"] != "mean"], "c"), {})
+    with pytest.raises(ValueError, match="table/main has no row whose seed is 'mean'"):
+        build(experiment, page)
+
+
+def test_tables_follow_the_given_order_and_none_is_lost(experiment, page):
+    for name in ("ablation-eos", "claims"):
+        experiment.table(name, Table(rates(["big"], ["response"], []), "c"), {})
+    read = Reading(build(experiment, page, tables=["claims", "absent"]))
+    sections = [attrs["id"] for tag, attrs in read.elements if tag == "section"]
+    assert sections == [
+        "headline", "table-main", "table-claims", "table-ablation-eos", "table-loss", "examples",
+        "cost", "provenance",
+    ]  # fmt: skip
+
+
+def test_every_csv_of_tables_and_figures_can_be_kept(experiment, page):
+    read = Reading(build(experiment, page))
+    kept = {
+        (attrs["download"], base64.b64decode(attrs["href"].partition("base64,")[2]))
+        for _, attrs in read.elements
+        if "download" in attrs
+    }
+    files = (experiment.results / "nodes").glob("*/*/*/data/*.csv")
+    assert kept == {(file.name, file.read_bytes()) for file in files}
+
+
+def test_a_large_file_is_linked_where_the_experiment_has_it(tmp_path):
+    (tmp_path / "big.csv").write_text("x\n" * 100_000)
+    [download] = downloads(tmp_path, "tables")
+    assert (download.name, download.link) == ("big.csv", "tables/big.csv")
+
+
+def test_a_long_table_is_for_download_only(experiment, page):
+    seeds = [str(seed) for seed in range(100)]
+    experiment.table("loss", Table(rates(BASES, ADAPTATIONS, seeds), "c"), {})
+    html = build(experiment, page)
+    assert "The table has 606 rows: it is for download only." in html
+
+
+def test_a_table_without_rows_says_so(experiment, page):
+    frame = pd.DataFrame(columns=["base", "win_rate", "win_rate_low", "win_rate_high", "n"])
+    experiment.table("claims", Table(frame, "No base has a counterpart."), {})
+    html = build(experiment, page)
+    assert html.count("The table has no rows.") == 1
+    assert "No base has a counterpart." in html
+
+
+@pytest.mark.parametrize(
+    ("reference", "output"),
+    [
+        ("a cat sat here", "a dog sat"),
+        ("", "something new"),
+        ("all\n  of it", ""),
+        ("one two  three\nfour", "one  two three\nfive four"),
+    ],
+)
+def test_a_diff_holds_both_texts_to_the_last_space(reference, output):
+    pieces = changes(reference, output)
+    assert "".join(text for kind, text in pieces if kind != "del") == output
+    assert "".join(text for kind, text in pieces if kind != "ins") == reference
+
+
+def test_a_diff_marks_words():
+    assert changes("a cat sat here", "a dog sat here") == [
+        ("same", "a "), ("del", "cat"), ("ins", "dog"), ("same", " sat here"),
+    ]  # fmt: skip
+
+
+def test_the_reference_has_no_diff_and_empty_answers_are_said(experiment, page):
+    frame = answers(["big"], ADAPTATIONS)
+    frame.loc[frame["adaptation"] == "base", "output"] = ""
+    upstream = {name: name for name in experiment.nodes if name.startswith("generate")}
+    experiment.table("examples", Table(frame, "c", markdown="m"), upstream)
+    read = Reading(build(experiment, page))
+    assert [attrs.get("class") for tag, attrs in read.elements if tag == "dd"] == [
+        "comparable", None, "comparable",
+    ]  # fmt: skip
+    assert "(empty)" in read.texts
+    assert "reference, 7 tokens, cut at the limit" in read.texts
+
+
+def test_a_drawing_that_would_be_too_large_is_its_bitmap(tmp_path, monkeypatch):
+    figure = Figure()
+    figure.subplots().plot(range(10))
+    finish(figure, tmp_path, "f", "")
+    monkeypatch.setattr("implicit_tuning.report.drawings.LARGEST_SVG", 1000)
+    markup = drawing(tmp_path / "f.svg", "p", "A <title>", "text")
+    encoded = base64.b64encode((tmp_path / "f.png").read_bytes()).decode()
+    expected = f'<img src="data:image/png;base64,{encoded}" alt="A &lt;title&gt;. text">'
+    assert markup == expected
+
+
+def test_colors_of_ink_and_paper_follow_the_page(experiment, page):
+    html = build(experiment, page)
+    drawn = html[html.index("<figure>") : html.index("</figure>")]
+    assert "fill: var(--paper)" in drawn
+    assert "stroke: var(--ink)" in drawn
+    assert not re.search(r"#000000|#ffffff|<style", drawn)
+
+
+# --- time and cost ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(8.24, "8.2 s"), (59.94, "59.9 s"), (185, "3 min 05 s"), (7625, "2 h 07 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_paid_judges_cost_what_their_ledgers_say(tmp_path):
+    paid, free = {"judge": {"kind": "openai"}}, {"judge": {"kind": "oracle"}}
+    manifests = [
+        {"settings": paid, "facts": {"judge_id": "j1"}},
+        {"settings": paid, "facts": {"judge_id": "j2"}},
+        {"settings": free, "facts": {"judge_id": "oracle"}},
+        {"settings": {"rewriter": {"kind": "openai"}}, "facts": {"rewriter_id": "r"}},
+    ]
+    (tmp_path / "j1.json").write_text('{"open": {}, "spent_usd": 12.25}')
+    (tmp_path / "r.json").write_text('{"open": {}, "spent_usd": 0.5}')
+    assert paid_calls(manifests, tmp_path) == [Cost("j1", 12.25), Cost("j2", None), Cost("r", 0.5)]
+    (tmp_path / "j2.json").write_text("{}")
+    with pytest.raises(ValueError, match="j2.json is damaged.*spent_usd"):
+        paid_calls(manifests, tmp_path)
+
+
+def test_measured_jobs_are_summed_up(experiment, page):
+    assert "Money: no paid calls." in build(experiment, page)
+    for name in experiment.named("finetune").values():
+        columns = "s\tcpu_time\tmax_rss\n90.0\t60.0\t1024.0\n"
+        (experiment.nodes[name] / "benchmark.tsv").write_text(columns)
+    html = build(experiment, page)
+    row = re.search(r'<th scope="row">finetune</th>.*', html)[0]
+    assert re.findall(r">([^<>]+)</td>", row) == [
+        "8", "8", "12 min 00 s", "1 min 30 s", "8 min 00 s", "1024 MB",
+    ]  # fmt: skip
+
+
+# --- the whole ----------------------------------------------------------------------------------
+
+
+def test_equal_nodes_give_equal_bytes(experiment, page):
+    assert build(experiment, page) == build(experiment, page)
+
+
+def test_the_paper_sized_grid_stays_small(tmp_path, page):
+    experiment = Experiment(tmp_path / "results")
+    adaptations = ["base", "instruction", *(f"adaptation-{n}" for n in range(38))]
+    seeds = [str(seed) for seed in range(1, 6)]
+    for base in BASES:
+        for adaptation in adaptations:
+            for seed in seeds:
+                run_of(experiment, base, adaptation, seed, facts={"why": "x" * 400})
+    frame = rates(BASES, adaptations, seeds)
+    experiment.table("main", Table(frame, "c"), experiment.named("judge"))
+    experiment.figure("main")
+    shown = answers(BASES, adaptations)
+    texts = [f"{row} " + "some words of it. " * 60 for row in range(len(shown))]
+    eight = [shown.assign(index=i, instruction=f"Say {i}", output=texts) for i in range(8)]
+    examples = Table(pd.concat(eight), "c", markdown="m")
+    experiment.table("examples", examples, {n: n for n in experiment.nodes if "judge/" in n})
+    started = time.perf_counter()
+    html = build(experiment, page)
+    size = len(html.encode())
+    print(f"{len(experiment.nodes)} nodes: {size} bytes, {time.perf_counter() - started:.1f} s")
+    assert len(experiment.nodes) > 1150
+    assert size < 5_000_000
+
+
+def test_the_job_reads_tables_whole_and_refuses_damaged_ones(experiment, page, tmp_path):
+    files = {"template": page.template, "style": page.style, "script": page.script}
+    upstream = {name: {"node": str(folder)} for name, folder in experiment.nodes.items()}
+    upstream |= {
+        name: {"source": str(path), "digest": file_sha256(path)} for name, path in files.items()
+    }
+    cache = experiment.results / "cache/report/k.jsonl"
+    job = Job(SETTINGS, {}, upstream, data=tmp_path, partial=tmp_path, cache=cache)
+    report.report_node(job)
+    assert (tmp_path / "report.html").read_text() == build(experiment, page)
+    table = experiment.nodes["table/main"] / "data/main.csv"
+    table.write_text(table.read_text().replace("40.00", "41.00"))
+    with pytest.raises(BrokenArtifact, match="main.csv has other bytes"):
+        report.report_node(job)

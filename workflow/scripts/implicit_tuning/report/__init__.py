@@ -1,0 +1,1 @@
+"""The HTML report of an experiment: tables, figures, examples, and where each number comes from."""
