@@ -272,6 +272,14 @@ def test_a_difference_comes_from_its_baseline_too(experiment):
     assert {name.split("/")[1] for name in found[1:]} == {"big"}
 
 
+def test_a_claim_comes_from_the_two_adaptations_that_it_compares(experiment):
+    claims = rates(["big"], ["response"], ["1"])
+    experiment.table("claims", Table(claims, "c"), experiment.named("judge"), {})
+    row = {"base": "big", "adaptation": "response", "compared_with": "base"}
+    found = names_behind(experiment, "claims", **row)
+    assert {name.split("/")[2] for name in found[1:]} == {"base", "response"}
+
+
 def test_a_row_of_a_sweep_comes_from_its_epochs_and_the_choice(experiment):
     for epochs in (5, 10):
         run_of(experiment, "big", f"response.{epochs}-epochs", "1")

@@ -52,6 +52,7 @@ def rephrase_of(job: Job) -> Rephrase | None:
 
     settings = job.settings["rephrase"]
     rewriter = make_rewriter(settings, job.runtime, job.cache.parents[1] / "spending")
+    job.facts["rewriter_id"] = rewriter.rewriter_id
 
     def apply(conversations: Conversations) -> Conversations:
         rephrased, report = rephrase(conversations, rewriter, settings["threshold"], job.cache)

@@ -51,12 +51,13 @@ class Provenance:
     def behind(self, table: str, row: Mapping[str, object]) -> list[int]:
         """Numbers of the nodes that a row of a table was made from, the table's own first.
 
-        These are what the table reads of the row's base, adaptation (and that of its baseline, for
-        differences) and seed, as far as the row has them.
+        These are what the table reads of the row's base, adaptation (and that which it is compared
+        with: the table's baseline, or the row's own) and seed, as far as the row has them.
 
         Args:
             table: name of the table's node.
-            row: columns `base`, `adaptation`, `seed`, `epochs` are used; others do not count.
+            row: columns `base`, `adaptation`, `compared_with`, `seed`, `epochs` are used; others do
+                not count.
         """
         settings = self.manifests[table]["settings"]
         read = self.above(table).values()
@@ -71,7 +72,7 @@ class Provenance:
             _agree(row.get("base"), [levels.get("base")])
             and (
                 _agree(row.get("adaptation"), [adaptation])
-                or adaptation == settings.get("baseline")
+                or adaptation in (settings.get("baseline"), row.get("compared_with"))
             )
             and _agree(row.get("epochs"), [epochs])
             # A model without a seed is compared with each reference, whose seed the row carries.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from implicit_tuning.paper import BASE_NAMES, WIN_RATES, PaperWinRate
+from implicit_tuning.paper import BASE_NAMES, REFERENCE, WIN_RATES, PaperWinRate
 from implicit_tuning.statistics import SeedMean, combine, difference
 from implicit_tuning.tables.comparisons import (
     Group,
@@ -27,6 +27,8 @@ NO_LIFT = 5.0
 COLUMNS = [
     "base",
     "claim",
+    "adaptation",
+    "compared_with",
     "paper",
     "difference",
     "difference_std",
@@ -122,6 +124,8 @@ def _rows(
         yield {
             "base": base,
             "claim": claim.text,
+            "adaptation": claim.adaptation,
+            "compared_with": claim.other or REFERENCE,
             "paper": _paper_numbers(claim, paper_base),
             **measured("difference", ours),
             "verdict": found,
@@ -187,8 +191,8 @@ def _caption(label: str, rows: Sequence[Mapping]) -> str:
     )
     return (
         f"**{label or 'Claims'}.** The paper's claims (arXiv 2409.14254) as orderings of two win "
-        "rates, and ours. `difference` is the first less the second in points, paired by seed and "
-        "instruction; ± is the standard deviation over seeds, brackets the 95 % interval (bootstrap "
+        "rates, and ours. `difference` is that of `adaptation` less `compared_with` in points, paired by "
+        "seed and instruction; ± is the standard deviation over seeds, brackets the 95 % interval (bootstrap "
         "over seeds and instructions). It agrees or contradicts where the whole interval does, and "
         f"is undecided otherwise; of {len(rows)} such intervals one in twenty errs by chance. "
         f"{found}"

@@ -144,13 +144,12 @@ def _caption(label: str, frame: pd.DataFrame) -> str:
         f"**{label or 'Examples'}.** Answers of all adaptations to {frame['index'].nunique()} "
         "instructions of the evaluation set, chosen by rule: sorted by the sha256 of their text, one "
         "of each family in turn. Runs of the first seed; win, tie or loss is the judge's verdict "
-        f"against the reference run's answer. Answers are cut to {SHOWN} characters here; the .csv "
-        "has all of them."
+        "against the reference run's answer."
     )
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    parts = []
+    parts = [f"Answers are cut to {SHOWN} characters here; the .csv has all of them."]
     for base, of_base in frame.groupby("base", sort=False):
         parts.append(f"## {base}")
         for instruction, answers in of_base.groupby("instruction", sort=False):
