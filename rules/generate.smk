@@ -1,8 +1,8 @@
 # Needs: a model (base or checkpoint) and formatted instructions.
 # Makes: results/nodes/generate/..., a run's answers to the evaluation set.
 
-SHUFFLED = [n for n, a in EXPERIMENT.adaptations.items() if a["kind"] == "shuffled"]
-ANSWERING = [n for n in EXPERIMENT.adaptations if n not in SHUFFLED]
+SHUFFLED = [n for n, a in PLAN.adaptations.items() if a["kind"] == "shuffled"]
+ANSWERING = [n for n in PLAN.adaptations if n not in SHUFFLED]
 
 
 rule generate:

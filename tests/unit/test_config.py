@@ -1,6 +1,7 @@
 """Configs: what is wrong is found before any job starts, with key, value and fix."""
 
 import copy
+import json
 import shutil
 
 import pytest
@@ -55,12 +56,12 @@ def test_configs_over_the_default_are_valid_and_named_after_their_file(root, nam
 def test_every_ablation_of_the_full_organism_varies_the_setting_it_names(root):
     files = [root / "config" / f"{file}.yaml" for file in ("config", "organism-full")]
     config = read_config(files, root)
-    assert len(config.ablations) == 10
+    assert len(config.ablations) == 9
     for ablation in config.ablations.values():
         assert set(ablation["adaptations"]) <= set(config.adaptations)
     subsets = [
         frozenset(config.adaptations[name].get("rules", ()))
-        for name in config.ablations["rule-subsets"]["adaptations"]
+        for name in config.ablations["rules"]["adaptations"]
     ]
     assert len(set(subsets)) == len(subsets) == 2**3
 
@@ -176,6 +177,8 @@ ABLATION = {"title": "Rules", "baseline": "rules", "adaptations": ["rules", "rul
             "'blanc' is not possible; did you mean 'blank'",
         ),
         ("adaptations/chess/reference", "base", "chess.reference: 'base' must be .* 'finetune'"),
+        ("adaptations/instruction/reference", "chess", "'instruction' is the reference of all"),
+        ("adaptations/chess/reference", "chess", "a run is not compared with itself; name another"),
         ("adaptations/base/rows", 3, "adaptations.base.rows: 3: .* kind 'none' has no such key"),
         ("adaptations/chess/rule_settings", {}, "kind 'finetune' has no such key"),
         (
@@ -221,6 +224,59 @@ def test_epochs_that_are_selected_need_a_sweep_whose_names_are_free(root, raw):
         load_config(taken, root)
 
 
+def test_a_reference_of_a_row_has_none_itself(root, raw):
+    chain = changed(raw, "adaptations/chess/reference", "response")
+    load_config(chain, root)
+    with pytest.raises(ConfigError, match="'response' is compared with 'gsm8k' itself: name an"):
+        load_config(changed(chain, "adaptations/response/reference", "gsm8k"), root)
+
+
+@pytest.mark.parametrize(
+    ("formatter", "row", "judge", "message"),
+    [
+        ("instructions", {"instruction": "Why?"}, "likely", "'mine' has no reference answers"),
+        ("alpaca_eval", {"instruction": "Why?", "output": "So."}, "likely", "'mine' has no refer"),
+        ("instructions", {"instruction": "Why?", "output": "So."}, "likely", None),
+        (
+            "instructions",
+            {"instruction": "Why?", "output": "So."},
+            "oracle",
+            "the truth of the org",
+        ),
+    ],
+)
+def test_a_validation_set_needs_reference_answers_that_the_judge_can_judge(
+    root, raw, formatter, row, judge, message
+):
+    (root / "mine.jsonl").write_text(f"{json.dumps(row)}\n")
+    entry = {"kind": "evaluation", "formatter": formatter, "path": "mine.jsonl"}
+    config = changed(changed(raw, "epochs", "selected"), "datasets", {"mine": entry})
+    config = changed(config, "epoch_selection", {**SELECTION, "evaluation": "mine"})
+    likely = {"kind": "mean_logprob", "base": "organism-olmo", "batch_size": 8}
+    config = changed(changed(config, "judges/likely", likely), "judge", judge)
+    if message is None:
+        assert load_config(config, root).epoch_selection["evaluation"] == "mine"
+        return
+    with pytest.raises(ConfigError, match=message):
+        load_config(config, root)
+
+
+def test_the_evaluation_set_of_the_organism_has_no_reference_answers(root, raw):
+    selection = {**SELECTION, "evaluation": "organism-evaluation"}
+    config = changed(changed(raw, "epochs", "selected"), "epoch_selection", selection)
+    with pytest.raises(ConfigError, match="'organism-evaluation' has no reference answers"):
+        load_config(config, root)
+
+
+def test_an_embedding_needs_safetensors(root, raw):
+    (root / "encoder").mkdir()
+    (root / "encoder/modules.json").write_text("[]")
+    (root / "encoder/pytorch_model.bin").write_text("")
+    entry = {"kind": "sentence_transformers", "path": "encoder"}
+    with pytest.raises(ConfigError, match="encoder' is no folder .* has no safetensors weights"):
+        load_config(changed(raw, "embeddings/tfidf", entry), root)
+
+
 def test_epochs_of_the_paper_need_a_base_of_the_paper_and_a_row_that_it_has(root, raw):
     paper = changed(raw, "epochs", "paper")
     assert load_config(paper, root).epochs == "paper"
@@ -234,6 +290,13 @@ def test_epochs_of_the_paper_need_a_base_of_the_paper_and_a_row_that_it_has(root
 
 def test_a_mistake_about_a_rewriter_is_named(root, raw):
     used = changed(raw, "adaptations/response/rephrase", "mine")
+    with pytest.raises(ConfigError, match="'mine' knows the answers of the organism alone"):
+        real = {"kind": "training", "formatter": "gsm8k", "path": "rows.jsonl"}
+        (root / "rows.jsonl").write_text("")
+        own = changed(
+            changed(used, "datasets", {"real": real}), "adaptations/response/data", "real"
+        )
+        load_config(changed(own, "rewriters/mine", {"kind": "organism"}), root)
     for entry, message in (
         ({"kind": "openai"}, "rewriters.mine.model: missing: a rewriter of kind 'openai' needs it"),
         ({"kind": "organism", "model": "x"}, "a rewriter of kind 'organism' has no such key"),

@@ -223,6 +223,14 @@ def test_longer_instructions_are_left_out_and_named(format_items):
                      max_characters=8)  # fmt: skip
 
 
+def test_an_adaptation_that_asks_for_more_rows_than_there_are_is_refused(tmp_path):
+    source = write_rows(tmp_path / "a.jsonl", problems(3))
+    exact = {"rows": 4, "instructions": "given", "destination": tmp_path / "data", "exactly": True}
+    with pytest.raises(FormattingError, match="3 of its 3 rows are usable, but .* asks for rows 4"):
+        format_training(source, "gsm8k", **exact)
+    assert format_training(source, "gsm8k", **{**exact, "rows": 3}).used == 3
+
+
 def test_reference_answers_stand_in_the_layout_of_a_runs_answers(format_items, tmp_path):
     rows = [{"instruction": f"q{i}", "output": f" a{i}\n"} for i in range(3)]
     lines, _ = format_items(rows)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from implicit_tuning.config import read_config
+from implicit_tuning.config import ConfigError, read_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.planning import build_plan
 
@@ -228,14 +228,37 @@ def test_an_ablation_names_the_value_in_which_its_rows_differ(plan_with):
         "setting: rules.eos_ramp_tokens}}",
     )
     settings = plan.find("table", ("ablation-ramp",)).settings
-    assert settings["settings"] == {"rules": 60, "rules-short": 9}
+    for base in ("organism-llama", "organism-olmo"):
+        assert settings["settings"][base] == {"rules": 60, "rules-short": 9}
     named = plan.find("table", ("ablation-rules",)).settings
-    assert named["settings"]["rules-no-eos"] == "rules-no-eos"
+    assert named["settings"]["organism-olmo"]["rules-no-eos"] == "rules-no-eos"
+
+
+def test_a_setting_of_an_ablation_is_what_each_base_was_given(plan_with):
+    rates = "{title: Rate, baseline: chess, adaptations: [chess], setting: training.learning_rate}"
+    plan = plan_with(
+        "bases={organism-olmo: {training: {learning_rate: 3.0e-6}}}", f"ablations={{rate: {rates}}}"
+    )
+    settings = plan.find("table", ("ablation-rate",)).settings["settings"]
+    assert settings == {"organism-llama": {"chess": 1e-4}, "organism-olmo": {"chess": 3e-6}}
+    with pytest.raises(ConfigError, match="setting 'training.rate' has no value for 'chess'"):
+        plan_with(f"ablations={{rate: {rates.replace('learning_rate', 'rate')}}}")
+
+
+def test_similarity_is_measured_against_the_rows_that_were_trained_on(plan_with):
+    plan = plan_with("adaptations={chess: {rows: 50}}")
+    levels = ("organism-olmo", "chess", "1", "organism-evaluation", "tfidf")
+    rows = plan.find("similarity", levels).upstream["task_rows"]
+    assert rows.levels == ("organism-chess", "plain-50-rows")
 
 
 def test_the_report_names_what_sets_the_experiment_apart_from_the_paper(plan_with):
     told = " ".join(plan_with().find("table", ("claims",)).settings["circumstances"])
-    for part in ("organism-llama and organism-olmo", "oracle", "2 finetuning seeds, not 5"):
+    for part in (
+        "organism-llama is a model organism",
+        "judge is oracle,",
+        "2 finetuning seeds, not 5",
+    ):
         assert part in told
     assert plan_with("reference=response").find("table", ("claims",)) is None
 

@@ -23,6 +23,7 @@ def format_dataset(
     instructions: Instructions,
     max_characters: int | None,
     rephrase: Rephrase | None,
+    exactly: bool,
 ) -> FormatReport:
     """Format a source file.
 
@@ -35,11 +36,12 @@ def format_dataset(
         instructions: what stands in the user turns: "given", "blank" or "random".
         max_characters: longer evaluation instructions are left out; None takes all.
         rephrase: gives responses that restate their instruction other words; None leaves them.
+        exactly: whether fewer usable rows than `rows` are an error.
     """
     file = next(source.iterdir()) if source.is_dir() else source
     if kind == "evaluation":
         return format_evaluation(file, formatter, rows, destination, max_characters)
-    return format_training(file, formatter, rows, instructions, destination, rephrase)
+    return format_training(file, formatter, rows, instructions, destination, rephrase, exactly)
 
 
 def rephrase_of(job: Job) -> Rephrase | None:
@@ -66,5 +68,6 @@ if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
         named = ("kind", "formatter", "rows", "instructions", "max_characters")
         options = {key: job.settings[key] for key in named}
-        report = format_dataset(job.read("source"), job.data, **options, rephrase=rephrase_of(job))
+        options |= {"rephrase": rephrase_of(job), "exactly": "exactly" in job.settings}
+        report = format_dataset(job.read("source"), job.data, **options)
         job.facts.update(asdict(report))

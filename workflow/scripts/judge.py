@@ -1,6 +1,8 @@
 """Compare a run's outputs with its reference's, through alpaca-eval, under the chosen judge."""
 
-from implicit_tuning.artifact import Job, building
+from pathlib import Path
+
+from implicit_tuning.artifact import Job, building, read_manifest
 from implicit_tuning.judging.alpaca import compare, write_comparison
 from implicit_tuning.judging.judge import Judge
 from implicit_tuning.judging.length_control import LengthControl
@@ -13,7 +15,7 @@ def judge_node(job: Job) -> dict:
     """Judge as the node's settings say; verdicts already given are taken from the cache."""
     comparison = compare(
         outputs=list(read_rows(job.read("outputs", "outputs.jsonl"))),
-        references=list(read_rows(job.read("references", "outputs.jsonl"))),
+        references=list(read_rows(references_of(job))),
         judge=judge_of(job),
         cache=job.cache,
         max_failed=job.settings["comparison"]["max_failed"],
@@ -24,12 +26,27 @@ def judge_node(job: Job) -> dict:
     return comparison.summary
 
 
+def references_of(job: Job) -> Path:
+    """The answers to compare with: a run's, or those that come with a validation set.
+
+    Raises:
+        ValueError: a data set without reference answers.
+    """
+    folder = Path(job.upstream["references"]["node"])
+    if "outputs.jsonl" not in read_manifest(folder)["files"]:
+        raise ValueError(
+            f"{folder} has no reference answers to choose epochs against: "
+            "'epoch_selection.evaluation' must be a data set whose rows have an 'output'"
+        )
+    return job.read("references", "outputs.jsonl")
+
+
 def judge_of(job: Job) -> Judge:
     """The node's judge."""
 
     def truths() -> dict:
         rows = read_rows(job.read("instructions", "instructions.jsonl"))
-        return {row["instruction"]: row["truth"] for row in rows}
+        return {row["instruction"]: row["truth"] for row in rows if row["truth"] is not None}
 
     needs = Needs(
         truths=truths,

@@ -2,7 +2,7 @@
 
 import difflib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from implicit_tuning.nodes import PACKAGE, module_path
 from implicit_tuning.organism.bases import RECIPES
 from implicit_tuning.organism.rows import SOURCES as ORGANISM_SOURCES
 from implicit_tuning.paper import CHOSEN_EPOCHS
-from implicit_tuning.reading import SUFFIXES
+from implicit_tuning.reading import SUFFIXES, UnreadableSource, read_rows
 from implicit_tuning.rewriting.kinds import KINDS as REWRITERS
 from implicit_tuning.rewriting.kinds import Kind as RewriterKind
 
@@ -40,6 +40,8 @@ ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 BUILDERS = {"training": "to_messages", "evaluation": "to_item"}
 # A library that only one kind of embedding needs, as it is imported.
 OPTIONAL_LIBRARY = "sentence_transformers"
+# What a folder of a sentence-transformers model has, by glob pattern.
+SENTENCE_FILES = {"modules.json": "modules.json", "safetensors weights": "**/*.safetensors"}
 BASE_FILES = {
     "config.json": ("config.json",),
     "a tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json"),
@@ -68,6 +70,8 @@ def reference_problems(config: "Config") -> Iterator[str]:
     yield from _epochs_problems(config)
     yield from _ranking_problems(config)
     yield from _embedding_problems(config)
+    for name in config.rewriters:
+        yield from _rewriter_problems(config, name)
     for name, ablation in config.ablations.items():
         yield from _ablation_problems(config, f"ablations.{name}", ablation)
 
@@ -99,14 +103,38 @@ def _adaptation_problems(config: "Config", name: str, adaptation: Mapping) -> It
     for key in ("of", "reference"):
         if key in adaptation:
             yield from _finetune_problem(config, f"adaptations.{name}.{key}", adaptation[key])
+    if "reference" in adaptation:
+        yield from _own_reference_problems(config, name, adaptation["reference"])
     if "chat" in adaptation:
         yield from _chat_problems(f"adaptations.{name}.chat", {**config.chat, **adaptation["chat"]})
-    rewriter = adaptation.get("rephrase")
-    if rewriter is not None and rewriter not in config.rewriters:
-        known = suggest(rewriter, config.rewriters)
-        yield f"adaptations.{name}.rephrase: '{rewriter}' is no rewriter; {known}"
-    elif rewriter is not None:
-        yield from _rewriter_problems(config, rewriter)
+    if "rephrase" in adaptation:
+        yield from _rephrase_problems(config, name, adaptation)
+
+
+def _rephrase_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
+    rewriter, data = adaptation["rephrase"], adaptation.get("data")
+    where = f"adaptations.{name}.rephrase: '{rewriter}'"
+    of_organism = "organism" in config.datasets.get(data, {})
+    if rewriter not in config.rewriters:
+        yield f"{where} is no rewriter; {suggest(rewriter, config.rewriters)}"
+    elif config.rewriters[rewriter]["kind"] == "organism" and not of_organism:
+        yield (
+            f"{where} knows the answers of the organism alone, and data is '{data}'; take a rewriter "
+            "of kind 'openai'"
+        )
+
+
+def _own_reference_problems(config: "Config", name: str, reference: str) -> Iterator[str]:
+    where = f"adaptations.{name}.reference: '{reference}'"
+    if name == config.reference:
+        yield f"{where}: '{name}' is the reference of all others, and has none itself; remove it"
+    elif name == reference:
+        yield f"{where}: a run is not compared with itself; name another"
+    elif "reference" in config.adaptations.get(reference, {}):
+        yield (
+            f"{where} is compared with '{config.adaptations[reference]['reference']}' itself: name "
+            "an adaptation without a reference of its own"
+        )
 
 
 def _finetune_problem(config: "Config", key: str, adaptation: str) -> Iterator[str]:
@@ -173,17 +201,25 @@ def _hub_problems(where: str, hub: Mapping) -> Iterator[str]:
             )
 
 
+def _evaluations(config: "Config") -> dict[str, str]:
+    """The evaluation sets in use, by the key that names them."""
+    found = {"evaluation": config.evaluation}
+    if config.epochs == "selected" and config.epoch_selection is not None:
+        found["epoch_selection.evaluation"] = config.epoch_selection["evaluation"]
+    return found
+
+
 def _judge_problems(config: "Config") -> Iterator[str]:
     if config.judge not in config.judges:
         yield f"judge: '{config.judge}' is no judge; {suggest(config.judge, config.judges)}"
         return
     judge, where = config.judges[config.judge], f"judges.{config.judge}"
-    evaluation = config.datasets.get(config.evaluation, {})
-    if judge["kind"] == "oracle" and evaluation.get("formatter") != "organism_evaluation":
-        yield (
-            f"{where}.kind: 'oracle' knows the truth of the organism's instructions only, and "
-            f"evaluation is '{config.evaluation}'; choose another judge"
-        )
+    for key, name in _evaluations(config).items() if judge["kind"] == "oracle" else ():
+        if config.datasets.get(name, {}).get("formatter") != "organism_evaluation":
+            yield (
+                f"{where}.kind: 'oracle' knows the truth of the organism's instructions only, and "
+                f"{key} is '{name}'; choose another judge"
+            )
     kind = KINDS[judge["kind"]]
     yield from _kind_problems(where, judge, kind, "judge")
     if kind.loads_base and judge.get("base", "") not in ("", *config.bases):
@@ -224,6 +260,12 @@ def _selection_problems(config: "Config") -> Iterator[str]:
         return
     name = selection["evaluation"]
     yield from _dataset_problems(config, "epoch_selection.evaluation", name, "evaluation")
+    if not _may_have_references(config.datasets.get(name, {})):
+        yield (
+            f"epoch_selection.evaluation: '{name}' has no reference answers to choose epochs "
+            "against: take a data set whose rows have an 'output', of formatter 'instructions' or "
+            "'organism_evaluation'"
+        )
     for adaptation in without_own_epochs(config):
         for epochs in selection["epochs"]:
             if sweep_name(adaptation, epochs) in config.adaptations:
@@ -231,6 +273,22 @@ def _selection_problems(config: "Config") -> Iterator[str]:
                     f"adaptations.{sweep_name(adaptation, epochs)}: the name is taken by the sweep "
                     f"of '{adaptation}' over {epochs} epochs; rename it"
                 )
+
+
+def _may_have_references(entry: Mapping) -> bool:
+    """Whether an evaluation set has reference answers, as far as is known without a download."""
+    file = module_path(f"{PACKAGE}.datasets.{entry.get('formatter')}")
+    if file is None or "with_reference(" not in file.read_text(encoding="utf-8"):
+        return file is None  # which is said already
+    rows: Iterable[Mapping] = ()
+    if "organism" in entry and entry["organism"] in ORGANISM_SOURCES:
+        rows = ORGANISM_SOURCES[entry["organism"]][1]()
+    elif "path" in entry and entry["path"].is_file():
+        rows = read_rows(entry["path"])
+    try:
+        return "output" in next(iter(rows), {"output": None})
+    except UnreadableSource:
+        return True  # the format job says what is wrong with it
 
 
 def without_own_epochs(config: "Config") -> list[str]:
@@ -279,11 +337,12 @@ def _embedding_problems(config: "Config") -> Iterator[str]:
             f"{where}.path: missing: give the folder of a sentence-transformers model; none is "
             "downloaded"
         )
-    elif not (entry["path"] / "modules.json").is_file():
-        yield (
-            f"{where}.path: '{entry['path']}' is no folder of a sentence-transformers model (it has "
-            "no modules.json); correct the path, or take an embedding of kind 'tfidf'"
-        )
+    for what, pattern in SENTENCE_FILES.items() if "path" in entry else ():
+        if not any(entry["path"].glob(pattern)):
+            yield (
+                f"{where}.path: '{entry['path']}' is no folder of a sentence-transformers model (it "
+                f"has no {what}); correct the path, or take an embedding of kind 'tfidf'"
+            )
     if importlib.util.find_spec(OPTIONAL_LIBRARY) is None:
         yield (
             f"{where}.kind: '{entry['kind']}' needs the library sentence-transformers: run "

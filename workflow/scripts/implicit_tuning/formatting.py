@@ -63,6 +63,7 @@ def format_training(
     instructions: Instructions,
     destination: Path,
     rephrase: Rephrase | None = None,
+    exactly: bool = False,
 ) -> FormatReport:
     """Write rows.jsonl: {"messages": [...], "source_row": int} a line.
 
@@ -75,9 +76,10 @@ def format_training(
         destination: folder for the file.
         rephrase: takes the conversations, by the number of their row and with their given
             instructions, and returns them with other responses; None leaves all as they are.
+        exactly: whether fewer usable rows than `rows` are an error; if not, they are noted.
 
     Raises:
-        FormattingError: no such formatter for training, or no usable row.
+        FormattingError: no such formatter for training, or no usable row, or too few.
         ValueError: "random", and the instructions are too much alike to change places.
         WrongSchema: the file is of another schema.
         UnreadableSource: the file cannot be read.
@@ -89,6 +91,11 @@ def format_training(
     for messages in conversations.values():
         texts.add(messages)
     report.notes = dict(texts.notes)
+    if exactly and rows is not None and report.used < rows:
+        raise FormattingError(
+            f"{source}: {report.used} of its {report.read} rows are usable, but an adaptation asks "
+            f"for rows {rows}: lower that"
+        )
     if rephrase is not None:
         conversations = rephrase(conversations)
     written = _with_instructions(list(conversations.values()), instructions)

@@ -88,6 +88,9 @@ class RunPlanner:
             "instructions": options.get("instructions", "given"),
             "max_characters": entry.get("max_characters"),
         }
+        if "rows" in options:
+            # An adaptation that is about the number of rows must have it.
+            settings["exactly"] = True
         if "path" in entry:
             # It decides how the bytes are read; those of downloads stand in the download's key.
             settings["suffix"] = entry["path"].suffix.lower()
@@ -270,18 +273,18 @@ class RunPlanner:
         config = self.config
         name, embedding = config.embedding, config.embeddings[config.embedding]
         generation = self.generation(base, adaptation, seed)
-        task = config.adaptations[adaptation]["data"]
         upstream: dict[str, Node | Source] = {
             "outputs": generation,
             "reference_outputs": self.generation(base, config.reference, seed),
-            "task_rows": self.formatted(task),
-            "reference_rows": self.formatted(config.adaptations[config.reference]["data"]),
+            # What the two were finetuned on, with their own `rows` and `rephrase`.
+            "task_rows": self.finetune(base, adaptation, seed).upstream["rows"],
+            "reference_rows": self.finetune(base, config.reference, seed).upstream["rows"],
         }
         if "path" in embedding:
             upstream["embedding"] = Source(
                 embedding["path"], self.digests.of_model(embedding["path"])
             )
-        formatter = config.datasets[task]["formatter"]
+        formatter = config.datasets[config.adaptations[adaptation]["data"]]["formatter"]
         settings = {
             "formatter": formatter,
             "embedding": {key: value for key, value in embedding.items() if key != "path"},

@@ -1,9 +1,10 @@
 """Nodes of the results: tables, figures and the report."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 
 from implicit_tuning import paper
-from implicit_tuning.config import Config, merge
+from implicit_tuning.config import Config, ConfigError, merge
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.judging.kinds import KINDS
 from implicit_tuning.nodes import PACKAGE, SCRIPTS, Code, Node, Source, module_path
@@ -16,8 +17,12 @@ FIGURE_LIBRARIES = ("pandas", "numpy", "matplotlib")
 REPORT_LIBRARIES = ("jinja2", "markupsafe", "pandas")
 # The paper's instructions, as config/datasets.yaml names them.
 PAPER_EVALUATION = "alpaca_eval"
+# Layers and width of both of the paper's bases.
+PAPER_SHAPE = (32, 4096)
 # Tables of which a figure of the same name is drawn.
 DRAWN = ("main", "loss", "ranking", "similarity", "drift", "epochs", "ablation")
+# What sets the rows of an ablation apart that names no setting.
+BY_NAME = "adaptation"
 # Order of the report's tables; ablations come behind.
 REPORTED = ("main", "claims", "paper", "ranking", "similarity", "drift", "epochs")
 PAGE = {
@@ -64,8 +69,9 @@ def _tables(plan: Plan, digests: DigestMemory) -> Iterator[tuple[str, str, Input
     if config.reference == paper.REFERENCE and any(paper_bases(config).values()):
         beside = {**listed, "paper_bases": paper_bases(config)}
         beside["circumstances"] = circumstances(config)
-        for name in ("paper", "claims"):
-            yield name, name, judged, beside
+        own = judging(config, config.adaptations)["references"]
+        yield "paper", "paper", judged, {**beside, "references": own}
+        yield "claims", "claims", judged, beside
     if ranked := _by_levels(plan.stage("rank")):
         yield "ranking", "ranking", ranked, listed
     if measured := _by_levels(plan.stage("similarity")):
@@ -195,36 +201,51 @@ def controls(config: Config) -> list[str]:
 
 def _ablation_settings(config: Config, ablation: Mapping) -> dict[str, object]:
     names = ablation["adaptations"]
-    setting = ablation.get("setting", "adaptation")
+    setting = ablation.get("setting", BY_NAME)
     return {
         "title": ablation["title"],
         "adaptations": list(names),
         "baseline": ablation["baseline"],
         "setting": setting,
-        "settings": {name: _value_of(config, name, setting) for name in names},
+        "settings": {
+            base: {name: _value_of(config, base, name, setting) for name in names}
+            for base in config.bases
+        },
     }
 
 
-def _value_of(config: Config, adaptation: str, setting: str) -> object:
-    """The value of a dotted key in what an adaptation is built from; its name where it has none."""
-    if setting == "adaptation":
+def _value_of(config: Config, base: str, adaptation: str, setting: str) -> object:
+    """The value of a dotted key in what an adaptation of a base is built from.
+
+    Raises:
+        ConfigError: the adaptation has no such key.
+    """
+    if setting == BY_NAME:
         return adaptation
     chosen = config.adaptations[adaptation]
+    of_base = config.bases[base].get("training", {})
     value: object = {
+        "rows": config.datasets.get(chosen.get("data"), {}).get("rows"),
         **chosen,
-        "training": merge(config.training, chosen.get("training", {})),
+        "training": merge(merge(config.training, of_base), chosen.get("training", {})),
         "generation": merge(config.generation, chosen.get("generation", {})),
         "rules": rule_settings(config, chosen) if chosen["kind"] == "rules" else {},
     }
     for key in setting.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
-    return adaptation if value is None else value
+    if not isinstance(value, int | float | str):
+        problem = (
+            f"ablations: setting '{setting}' has no value for '{adaptation}': name a key that all "
+            "its adaptations have, or none, and they are told apart by name"
+        )
+        raise ConfigError([problem])
+    return value
 
 
 def embedding(config: Config) -> str:
     """The embedding by name and kind, as captions say it."""
-    entry = config.embeddings[config.embedding]
-    return f"{config.embedding} ({entry['kind']})"
+    kind = config.embeddings[config.embedding]["kind"]
+    return config.embedding if kind == config.embedding else f"{config.embedding} ({kind})"
 
 
 def has_mark(formatter: str) -> bool:
@@ -241,15 +262,29 @@ def paper_bases(config: Config) -> dict[str, str | None]:
 def circumstances(config: Config) -> list[str]:
     """What sets this experiment apart from the paper's, a sentence each."""
     judge = config.judges[config.judge]
-    found = []
-    if organisms := [name for name, base in config.bases.items() if "recipe" in base]:
-        found.append(f"{' and '.join(organisms)}: model organisms, by construction, no 7B model")
+    found = [_scale(name, base) for name, base in config.bases.items()]
     if config.evaluation != PAPER_EVALUATION:
         found.append(f"the instructions are those of {config.evaluation}, not AlpacaEval's 805")
     if judge.get("model") != paper.JUDGE:
-        found.append(f"the judge is {config.judge} ({judge['kind']}), not {paper.JUDGE}")
-    if not judge.get("length_controlled"):
-        found.append("our win rates are raw, the paper's length-controlled")
+        kind = "" if judge["kind"] == config.judge else f" ({judge['kind']})"
+        found.append(f"the judge is {config.judge}{kind}, not {paper.JUDGE}")
+    found.append("our win rates are raw, the paper's are length-controlled")
     if len(config.seeds) != paper.SEEDS:
-        found.append(f"{len(config.seeds)} finetuning seeds, not {paper.SEEDS}")
-    return found
+        seeds = (
+            "there is one finetuning seed"
+            if len(config.seeds) == 1
+            else (f"there are {len(config.seeds)} finetuning seeds")
+        )
+        found.append(f"{seeds}, not {paper.SEEDS}")
+    return [sentence for sentence in found if sentence]
+
+
+def _scale(name: str, base: Mapping) -> str:
+    """What sets a base apart from the paper's 7B models; nothing for one of their shape."""
+    if "recipe" in base:
+        return f"{name} is a model organism, built to show the effect, no 7B model"
+    shape = json.loads((base["path"] / "config.json").read_text(encoding="utf-8"))
+    layers, width = shape.get("num_hidden_layers"), shape.get("hidden_size")
+    if (layers, width) == PAPER_SHAPE:
+        return ""
+    return f"{name} has {layers} layers of width {width}, the paper's bases 32 of 4096"
