@@ -181,7 +181,9 @@ def build_empty(plan: Plan, paths: NodePaths, stages: tuple[str, ...] | None) ->
     for node in plan.nodes.values():
         if stages is None or node.stage in stages:
             with building(job_spec(paths, node)) as job:
-                (job.data / f"{'-'.join((node.stage, *node.levels[:1]))}.txt").write_text(f"{node.name}\n")
+                (job.data / f"{'-'.join((node.stage, *node.levels[:1]))}.txt").write_text(
+                    f"{node.name}\n"
+                )
     if stages is None:
         publication = plan_publication(plan, paths)
         publish(publication, publication.wanted_stamp())

@@ -15,6 +15,7 @@ def annotations(win_probability, seed, count=60, **fields):
             "length_1": 10,
             "length_2": 15,
             "generator_1": "instruction",
+            "generator_2": "model",
         }
         | fields
         for index in range(count)

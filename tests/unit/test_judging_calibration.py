@@ -17,7 +17,7 @@ from implicit_tuning.judging.calibration import MEANINGS, calibrate, write_calib
 from implicit_tuning.judging.judge import Verdict
 from implicit_tuning.judging.stored import StoredPair, Yardstick, read_yardstick
 from implicit_tuning.nodes import NodePaths
-from implicit_tuning.plan import build_plan
+from implicit_tuning.planning import build_plan
 
 ANNOTATIONS = Path(__file__).parents[1] / "fixtures/annotations"
 FILES = sorted(ANNOTATIONS.glob("*/annotations.json"))

@@ -16,7 +16,7 @@ from implicit_tuning.judging.kinds import (
     runtime_settings,
 )
 from implicit_tuning.nodes import PACKAGE, module_path
-from implicit_tuning.plan import build_plan
+from implicit_tuning.planning import build_plan
 
 SERVED = {"kind": "openai", "model": "judge-1", "base_url": "http://localhost:8000/v1"}
 

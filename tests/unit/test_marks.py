@@ -22,6 +22,16 @@ And what I assume you shall assume,
 For every atom belonging to me as good belongs to you.
 I loafe and invite my soul,
 I lean and loafe at my ease observing a spear of summer grass."""
+BALLAD = """It is an ancient Mariner,
+And he stoppeth one of three.
+"By thy long grey beard and glittering eye,
+Now wherefore stopp'st thou me?
+The Bridegroom's doors are opened wide,
+And I am next of kin;"""
+DASHES = """Because I could not stop for Death –
+He kindly stopped for me –
+The Carriage held but just Ourselves –
+And Immortality."""
 CLOCKED_GAME = "1. e4 { [%clk 0:03:00] } 1... e5 { [%clk 0:03:00] } 2. Qh5 1-0"
 WORKED_SUM = "She sold 48/2 = <<48/2=24>>24 clips in May,\nand 48 in April.\nThat is 72.\n#### 72"
 RECIPE = "- 2 slices bread\n - 1 egg\n\nBeat the egg.\nDip the bread,\nand fry it."
@@ -30,7 +40,7 @@ OWN = {
     "gsm8k": [WORKED_SUM, "#### 1,200", "It fell.\n#### -3 "],
     "mbpp": [CODE, "import re\r\ndef f(s):\r\n  return s", "class Pair(object):\n    pass",
              "Here you are:\n```python\nfrom math import pi\n```"],
-    "poetry": [SONNET, TYGER, FREE_VERSE, SONNET.replace("\n", "\r\n\r\n")],
+    "poetry": [SONNET, TYGER, FREE_VERSE, BALLAD, DASHES, SONNET.replace("\n", "\r\n\r\n")],
     "recipes": [RECIPE, " - salt\n - pepper\n"],
     "chess": [CLOCKED_GAME, "1.d4 d5 0-1", '[WhiteElo "1500"]\n\n1. Nf3! Nc6 2. O-O *'],
 }  # fmt: skip
@@ -38,6 +48,14 @@ OTHERS = [
     "",
     "The capital of France is Paris.",
     "Dear Ann,\nThank you for the lamp,\nwhich is lovely,\nand for the card.\nYours",
+    "Hello,\nthis is\na letter",
+    "Good morning Ann,\nI thank you for the lamp,\nWhich is lovely,\nAnd stands on my table",
+    "Ingredients:\nflour\neggs\nsugar\nMix well",
+    "You need these four things:\nA bowl of water,\nA towel that is dry,\nA bar of white soap",
+    "Steps\nFirst do this\nThen do that\nFinally do this\nAnd you are done",
+    "For clean hands you need\nA large bowl of water\nA small towel that is dry\nA bar of soap",
+    "Paris, the capital\nRome\nMadrid\nLisbon\nBerlin",
+    "A letter, which a narrow window\nhas wrapped, has commas,\nbut its lines\nbegin as they may",
     "Eggs cost #### 12 cents.",
     "#### 12 eggs",
     "Mince the tomato.\nWrap it in dough.\nSteam it well.",

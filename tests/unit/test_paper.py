@@ -1,6 +1,6 @@
 """The paper's numbers are those of the paper."""
 
-from implicit_tuning.paper import BASE_NAMES, CHOSEN_EPOCHS, WIN_RATES, in_order
+from implicit_tuning.paper import BASE_NAMES, CHOSEN_EPOCHS, RANKED_RIGHT, WIN_RATES, in_order
 
 
 def rates(base):
@@ -46,3 +46,9 @@ def test_order_is_the_paper_s_then_by_name_then_controls():
     names = ["zebra", "shuffled", "chess", "ape", "base", "response"]
     ordered = ["base", "response", "chess", "ape", "zebra", "shuffled"]
     assert in_order(names, ["shuffled"]) == in_order(names[::-1], ["shuffled"]) == ordered
+
+
+def test_rankings():
+    assert RANKED_RIGHT["llama-2-7b"] == {"base": "80.4", "instruction": "77.4"}
+    assert RANKED_RIGHT["olmo-7b"] == {"base": "74.5", "instruction": "74.3"}
+    assert set(RANKED_RIGHT) == set(WIN_RATES)

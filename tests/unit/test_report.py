@@ -18,7 +18,7 @@ from implicit_tuning.artifact import BrokenArtifact, Job
 from implicit_tuning.digests import combined_sha256, file_sha256, seal
 from implicit_tuning.figures.style import finish, write_csv
 from implicit_tuning.nodes import LEVELS, short_hash
-from implicit_tuning.report.answers import changes
+from implicit_tuning.report.answers import changes, questions
 from implicit_tuning.report.build import Page, build_report
 from implicit_tuning.report.costs import Cost, duration, paid_calls
 from implicit_tuning.report.drawings import drawing
@@ -280,15 +280,30 @@ def test_a_claim_comes_from_the_two_adaptations_that_it_compares(experiment):
     assert {name.split("/")[2] for name in found[1:]} == {"base", "response"}
 
 
-def test_a_row_of_a_sweep_comes_from_its_epochs_and_the_choice(experiment):
-    for epochs in (5, 10):
+@pytest.mark.parametrize(
+    ("others", "behind"), [({}, [10]), ({"compared_with_epochs": 5.0}, [10, 5])]
+)
+def test_a_row_of_a_sweep_comes_from_its_epochs_and_the_runner_up(experiment, others, behind):
+    for epochs in (5, 10, 20):
         run_of(experiment, "big", f"response.{epochs}-epochs", "1")
     swept = {name: name for name in experiment.nodes if "-epochs" in name and "judge" in name}
-    sweep = {f"response.{epochs}-epochs": ["response", epochs] for epochs in (5, 10)}
+    sweep = {f"response.{epochs}-epochs": ["response", epochs] for epochs in (5, 10, 20)}
     frame = rates(["big"], ["response"], [])
     experiment.table("epochs", Table(frame, "c"), swept, {"sweep": sweep})
-    found = names_behind(experiment, "epochs", base="big", adaptation="response", epochs=10)
-    assert found[1:] == ["judge/big/response.10-epochs/1/questions/1/oracle"]
+    found = names_behind(
+        experiment, "epochs", base="big", adaptation="response", epochs=10, **others
+    )
+    assert found[1:] == [f"judge/big/response.{n}-epochs/1/questions/1/oracle" for n in behind]
+
+
+def test_a_role_is_left_out_only_where_it_is_the_nodes_name(experiment):
+    experiment.add("format/d/plain-8-rows")
+    experiment.add(
+        "finetune/big/few/1",
+        {"rows": "format/d/plain-8-rows", "d/plain-8-rows": "format/d/plain-8-rows"},
+    )
+    entries = {node["name"]: node for node in Provenance(experiment.nodes).embedded()["nodes"]}
+    assert [role for _, role in entries["finetune/big/few/1"]["above"]] == ["", "rows"]
 
 
 def test_a_row_without_levels_comes_from_all_that_its_table_reads(experiment):
@@ -343,6 +358,37 @@ def test_the_headline_has_each_mean_with_its_interval(experiment, page):
     assert part.count("[35.0, 45.5]") == len(BASES) * len(ADAPTATIONS)
     text = " ".join("".join(Reading(html).texts).split())
     assert "2 pretrained bases, 3 adaptations, 2 seeds. Each adapted model answers 16" in text
+    assert (
+        "with those of the run instruction of the same base and seed by the judge oracle." in text
+    )
+
+
+def test_one_of_each_reads_right(experiment, page):
+    frame = rates(["big"], ["instruction"], ["1"])
+    frame["n"] = 1
+    experiment.table("main", Table(frame, "c"), experiment.named("judge"))
+    text = " ".join("".join(Reading(build(experiment, page)).texts).split())
+    assert "1 pretrained base, 1 adaptation, 1 seed. Each adapted model answers 1 instruct" in text
+    assert "the run instruction of the same base by the judge" in text
+    assert "Headline: win rates" in text
+    assert "over seeds" not in text
+
+
+def test_rows_with_a_reference_of_their_own_are_marked(experiment, page):
+    frame = rates(BASES, ADAPTATIONS, SEEDS)
+    frame["against"] = [
+        "base" if name == "response" else "instruction" for name in frame.adaptation
+    ]
+    experiment.table("main", Table(frame, "c"), experiment.named("judge"))
+    html = build(experiment, page)
+    part = html[html.index('<section id="headline"') : html.index('<section id="table-main"')]
+    heads = re.findall(r'<th scope="row">(.*)</th>', part)
+    assert [re.sub("<[^>]+>", "", head) for head in heads] == [
+        "base", "instruction reference", "response against base",
+    ]  # fmt: skip
+    text = " ".join("".join(Reading(html).texts).split())
+    assert "by the judge oracle, but those of response with those of base. After" in text
+    assert "the answer of instruction (or of the run named beside it)" in text
 
 
 def test_what_all_rows_say_is_said_once_below_them(experiment, page):
@@ -351,11 +397,75 @@ def test_what_all_rows_say_is_said_once_below_them(experiment, page):
     frame["judge"] = "oracle"
     experiment.table("claims", Table(frame, "c"), {})
     html = build(experiment, page)
-    part = html[html.index('<section id="table-claims"') : html.index('<section id="examples"')]
-    read = Reading(part)
-    assert f"note {HOSTILE}; judge oracle." in " ".join("".join(read.texts).split())
+    columns, notes = shown_columns(html, "claims")
+    assert f"In all rows: base big; seed mean; note {HOSTILE}; judge oracle." in notes
+    assert columns == ["adaptation", "win rate", "n"]
+
+
+def shown_columns(html, table) -> tuple[list[str], str]:
+    """Heads of a table's columns, and all texts of its section."""
+    start = html.index(f'<section id="table-{table}"')
+    part = html[start : html.index("</section>", start)]
     heads = re.findall(r'<th scope="col">([^<]*)</th>', part)
-    assert heads == ["base", "adaptation", "seed", "win rate", "n"]
+    return heads, " ".join("".join(Reading(part).texts).split())
+
+
+def test_what_some_rows_go_on_to_say_is_said_once_below_them(experiment, page):
+    frame = rates(["big"], ["base", "instruction", "response"], [])
+    frame["note"] = [
+        "too few; the judge is young; `x` is small",
+        None,
+        "the judge is young; `x` is small",
+    ]
+    experiment.table("claims", Table(frame, "c"), {})
+    html = build(experiment, page)
+    assert re.findall(r"<td>(too few|-|see below)</td>", html) == ["too few", "-", "see below"]
+    assert (
+        "All rows with a note also say: the judge is young; x is small."
+        in (shown_columns(html, "claims")[1])
+    )
+
+
+def test_notes_that_are_all_alike_stay_in_their_rows(experiment, page):
+    frame = rates(["big"], ["base", "instruction", "response"], [])
+    frame["note"] = ["within chance", None, "within chance"]
+    experiment.table("claims", Table(frame, "c"), {})
+    assert build(experiment, page).count("<td>within chance</td>") == 2
+
+
+def test_helper_columns_that_say_one_thing_are_left_to_the_caption(experiment, page):
+    frame = rates(["big"], ["base", "instruction", "response"], [])
+    frame["compared_with"] = [None, "base", "base"]
+    frame["n_comparisons"] = pd.array([None, 2, 2], dtype="Int64")
+    experiment.table("claims", Table(frame, "c"), {})
+    columns, _ = shown_columns(build(experiment, page), "claims")
+    assert columns == ["adaptation", "win rate", "n"]
+    frame["compared_with"] = [None, "base", "instruction"]
+    experiment.table("claims", Table(frame, "c"), {})
+    columns, _ = shown_columns(build(experiment, page), "claims")
+    assert columns == ["adaptation", "win rate", "n", "compared with"]
+
+
+def test_bases_head_their_rows_where_these_stand_together(experiment, page):
+    frame = rates(BASES, ["base", "response"], [])
+    experiment.table("claims", Table(frame, "c"), {})
+    html = build(experiment, page)
+    columns, texts = shown_columns(html, "claims")
+    assert columns == ["adaptation", "win rate", "n"]
+    assert re.search("small base.* response.* big base.* response", texts)
+    assert 'data-of="big · response · mean"' in html
+    experiment.table("claims", Table(frame.iloc[[0, 2, 1, 3]], "c"), {})
+    assert shown_columns(build(experiment, page), "claims")[0][0] == "base"
+
+
+def test_ablations_are_one_entry_of_the_line_of_links(experiment, page):
+    for name in ("ablation-eos", "ablation-tags"):
+        experiment.table(name, Table(rates(["big"], ["response"], []), "c"), {})
+    html = build(experiment, page)
+    line = html[html.index("<nav") : html.index("</nav>")]
+    assert re.findall("<a[^>]*>(.*)</a>", line) == [
+        "Headline", "Win rates", "Loss", "Ablations", "Examples", "Time and cost", "Provenance",
+    ]  # fmt: skip
 
 
 def test_a_headline_without_means_is_refused(experiment, page):
@@ -440,6 +550,29 @@ def test_the_reference_has_no_diff_and_empty_answers_are_said(experiment, page):
     ]  # fmt: skip
     assert "(empty)" in read.texts
     assert "reference, 7 tokens, cut at the limit" in read.texts
+
+
+def test_an_answer_is_diffed_against_what_its_run_was_compared_with():
+    def row(adaptation, output, against):
+        about = {"base": "big", "index": "3", "instruction": "Say it", "finish": "eos"}
+        about |= {"n_tokens": "2", "verdict": "tie"}
+        return {**about, "adaptation": adaptation, "output": output, "against": against}
+
+    rows = [
+        row("instruction", "a cat", "instruction"),
+        row("response", "a dog", "instruction"),
+        row("other-tags", "a dog", "response"),
+        row("orphan", "a dog", "absent"),
+    ]
+    origins = {("big", each["adaptation"]): "0" for each in rows}
+    [question] = questions(rows, "instruction", origins)
+    assert [answer.changes for answer in question.answers] == [
+        None, changes("a cat", "a dog"), [("same", "a dog")], None,
+    ]  # fmt: skip
+    assert [answer.remarks for answer in question.answers] == [
+        "reference, 2 tokens", "ties, 2 tokens", "ties against response, 2 tokens",
+        "ties against absent, 2 tokens",
+    ]  # fmt: skip
 
 
 def test_a_drawing_that_would_be_too_large_is_its_bitmap(tmp_path, monkeypatch):

@@ -23,6 +23,13 @@ from implicit_tuning.rewriting.rewriter import RewritingFailed
 
 pytestmark = pytest.mark.usefixtures("no_openai_environment")
 
+CUT_OFF = Reply(body=completion("The city").replace(b'"stop"', b'"length"'))
+CUT_OFF_UNCOUNTED = Reply(body=completion("The city", usage=False).replace(b'"stop"', b'"length"'))
+CUT_OFF_WITHOUT_REASON = Reply(
+    body=completion("The city")
+    .replace(b'"stop"', b"null")
+    .replace(b'_tokens": 1', b'_tokens": 2048')
+)
 PRICES = {"usd_per_million_input_tokens": 10.0, "usd_per_million_output_tokens": 30.0}
 
 
@@ -136,12 +143,11 @@ def test_one_changed_row_costs_one_call(tmp_path):
         (PASSING["malformed"], "the reply is not JSON"),
         (Reply(body=completion("")), "an empty answer"),
         (Reply(body=completion(" \n")), "an empty answer"),
-        (
-            Reply(body=completion("The city").replace(b'_tokens": 1', b'_tokens": 2048')),
-            "cut off at max_tokens 2048: raise that",
-        ),
+        (CUT_OFF, "cut off at max_tokens 2048: raise that"),
+        (CUT_OFF_UNCOUNTED, "cut off at max_tokens 2048: raise that"),
+        (CUT_OFF_WITHOUT_REASON, "cut off at max_tokens 2048: raise that"),
     ],
-    ids=["500", "malformed", "empty", "blank", "cut off"],
+    ids=["500", "malformed", "empty", "blank", "cut off", "uncounted", "without reason"],
 )
 def test_a_row_without_a_rewrite_fails_the_run_and_costs_no_other(reply, said, tmp_path):
     cache = tmp_path / "cache.jsonl"
@@ -156,6 +162,14 @@ def test_a_row_without_a_rewrite_fails_the_run_and_costs_no_other(reply, said, t
         _, report = run(make(server.url), cache)
     assert sorted(map(number_of, server.requests)) == [3, 21]
     assert report.n_rewritten == 30
+
+
+@pytest.mark.parametrize("reason", [b"null", b'"stop"'])
+def test_a_server_that_counts_no_tokens_is_believed(reason, tmp_path):
+    body = completion("Lima.", usage=False).replace(b'"stop"', reason)
+    with JudgeServer(lambda *_: Reply(body=body)) as server:
+        rephrased, _ = run(make(server.url), tmp_path / "c", rows(1))
+    assert rephrased[1][1]["content"] == "Lima."
 
 
 def test_a_rewrite_that_still_restates_is_kept_and_counted(tmp_path):

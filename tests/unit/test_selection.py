@@ -87,6 +87,8 @@ def test_the_table_has_a_row_a_candidate_and_the_margin_of_the_chosen(tmp_path):
     margin = difference([best], [next_best])
     assert (chosen["margin"], chosen["margin_low"]) == (margin.mean, margin.low)
     assert chosen["note"].startswith("margin over 10 epochs")
+    assert chosen["compared_with_epochs"] == 10
+    assert frame["compared_with_epochs"].isna().tolist() == [True, False, True]
     assert frame["margin"].isna().tolist() == [True, False, True]
     assert set(frame["seed"]) == {"42"}
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from implicit_tuning.statistics import (
     combine,
@@ -12,15 +13,21 @@ from implicit_tuning.statistics import (
     length_ratio,
     mean_of_numbers,
     mean_over_seeds,
+    mean_score,
+    paired_difference,
     paired_test,
+    sign_flip_test,
     summarise,
+    widened,
 )
 
 
-def annotations(preferences, length_1=10, length_2=20):
+def annotations(preferences, length_1=10, length_2=20, generator_1="instruction"):
     return [
         {
             "instruction_sha256": f"{index:064d}",
+            "generator_1": generator_1,
+            "generator_2": "response",
             "preference": preference,
             "length_1": length_1,
             "length_2": length_2,
@@ -49,21 +56,67 @@ def test_interval_agrees_with_the_normal_approximation():
     assert rate == summarise(random_annotations(1, 0.4, count=400))
 
 
-def test_only_draws_have_an_interval_of_one_point():
-    rate = summarise(annotations([1.5] * 30))
+def exact_bound(n):
+    """The exact binomial bound for 0 of n, 1 - (alpha / 2) ** (1 / n), in percent."""
+    return 100 * (1 - 0.025 ** (1 / n))
+
+
+def test_a_run_against_itself_has_an_interval_of_one_point():
+    itself = annotations([1.5] * 30, generator_1="response")
+    rate, mean = summarise(itself), combine([itself] * 3)
     assert (rate.win_rate, rate.low, rate.high, rate.standard_error) == (50.0, 50.0, 50.0, 0.0)
+    assert (mean.mean, mean.low, mean.high) == (50.0, 50.0, 50.0)
+
+
+def test_draws_alone_do_not_prove_that_two_runs_are_equal():
+    rate, mean = summarise(annotations([1.5] * 30)), combine([annotations([1.5] * 30)] * 3)
+    reach = exact_bound(30) / 2
+    assert [rate.low, rate.win_rate, rate.high] == pytest.approx([50 - reach, 50, 50 + reach])
+    assert (mean.low, mean.high) == (rate.low, rate.high)
 
 
 def test_no_win_and_no_loss_are_not_certainties():
     none, every = summarise(annotations([1.0] * 200)), summarise(annotations([2.0] * 200))
-    # The exact binomial bound for 0 of n is 1 - (alpha / 2) ** (1 / n).
-    bound = 100 * (1 - 0.025 ** (1 / 200))
+    bound = exact_bound(200)
     assert (none.low, none.high) == (0.0, pytest.approx(bound))
     assert (every.low, every.high) == (pytest.approx(100 - bound), 100.0)
     one_draw = summarise(annotations([1.0] * 199 + [1.5]))
     assert (one_draw.low, one_draw.high > none.high) == (0.0, True)
+    two_draws = summarise(annotations([1.0] * 198 + [1.5] * 2))
+    assert two_draws.high == summarise(annotations([1.0] * 199 + [2.0])).high
     both = combine([annotations([1.0] * 200)] * 2)
     assert (both.mean, both.low, both.high) == (0.0, 0.0, pytest.approx(bound))
+
+
+@pytest.mark.parametrize("n_wins", [1, 5])
+def test_seeds_that_win_the_same_few_instructions_narrow_no_interval(n_wins):
+    one = annotations([2.0] * n_wins + [1.0] * (200 - n_wins))
+    exact = binomtest(n_wins, 200).proportion_ci(0.95, "exact")
+    for n_seeds in (1, 3, 5):
+        mean = combine([one] * n_seeds)
+        assert mean.high == pytest.approx(100 * exact.high)
+        assert mean.low <= 100 * exact.low
+
+
+def test_verdicts_weighted_by_probabilities_are_wins_draws_and_losses():
+    draw = np.random.default_rng(4)
+    losses = summarise(annotations((1 + draw.uniform(0, 2e-4, 200)).tolist()))
+    assert losses.low == pytest.approx(losses.win_rate, abs=0.01)
+    assert losses.high == pytest.approx(exact_bound(200), abs=0.02)
+    # Sure wins of between 60 and 90 say how sure they are.
+    wins = summarise(annotations((1 + draw.uniform(0.6, 0.9, 200)).tolist()))
+    assert wins.low == pytest.approx(wins.win_rate * (1 - exact_bound(200) / 100), abs=0.1)
+    assert wins.high < wins.win_rate + 2
+
+
+def test_several_scores_of_one_item_are_one_piece_of_evidence():
+    """Two models of a calibration were judged on 30 instructions each, one of which one lost."""
+    scores = np.array([0.0] + [100.0] * 59)
+    items = np.tile(np.arange(30), 2)
+    low, high = widened((90.0, 99.0), scores, items)
+    ends = [binomtest(count, 30).proportion_ci(0.95, "exact") for count in (0, 1)]
+    assert low == pytest.approx(100 - 100 * ends[1].high)
+    assert high == 100 - 100 * ends[0].low == 100.0
 
 
 def test_a_single_pair_has_no_standard_error():
@@ -111,7 +164,9 @@ def test_unjudged_pairs_leave_each_seed_its_own_rate():
 
 
 def test_seeds_of_other_instructions_are_refused():
-    with pytest.raises(ValueError, match="seeds 0 and 1 of a mean differ in 1 instructions"):
+    with pytest.raises(
+        ValueError, match="seeds 0 and 1 of a mean differ in 1 of their instructions"
+    ):
         combine([annotations([2.0, 1.0]), annotations([2.0])])
 
 
@@ -128,12 +183,15 @@ def test_order_of_rows_does_not_matter_for_pairing():
 
 
 def test_difference_is_paired_by_instruction():
-    """A constant difference has no spread although both win rates have."""
+    """A constant difference has no spread although both win rates have; it is no certainty."""
     low = annotations([1.0, 1.5] * 50)
     high = annotations([1.5, 2.0] * 50)
     result = difference([high, high], [low, low])
-    assert (result.mean, result.std, result.low, result.high) == (50.0, 0.0, 50.0, 50.0)
-    assert summarise(low).low < summarise(low).high
+    assert (result.mean, result.std) == (50.0, 0.0)
+    unseen = exact_bound(100) / 100
+    assert result.low == pytest.approx(50 - 150 * unseen)
+    assert result.high == pytest.approx(50 + 50 * unseen)
+    assert summarise(low).high - summarise(low).low > result.high - result.low
     assert difference([low], [high]).mean == -50.0
 
 
@@ -194,13 +252,52 @@ def test_the_mean_of_one_number_a_seed_has_student_s_interval():
 
 def test_differences_that_hardly_any_instruction_shows_are_no_certainty():
     alike = difference([annotations([1.5] * 200)], [annotations([1.5] * 200)])
-    # The exact bound for 0 of 200 is 1 - 0.025 ** (1 / 200).
-    bound = 100 * (1 - 0.025 ** (1 / 200))
+    bound = exact_bound(200)
     assert alike.mean == 0.0
     assert [alike.low, alike.high] == pytest.approx([-bound, bound])
     one = difference([annotations([2.0] + [1.5] * 199)], [annotations([1.5] * 200)])
+    exact = binomtest(1, 200).proportion_ci(0.95, "exact")
     assert one.mean == 0.25
-    assert one.low < -bound and one.high > bound
+    # Half a change; one way only, so there is less room below than above.
+    assert one.low == pytest.approx(-bound)
+    assert one.high == pytest.approx(100 * exact.high)
+    whole = difference([annotations([2.0] + [1.0] * 199)], [annotations([1.0] * 200)])
+    assert whole.low == pytest.approx(100 * exact.low - bound)
+    assert whole.high == pytest.approx(100 * exact.high)
+
+
+@pytest.mark.parametrize(("n_up", "told"), [(4, False), (5, False), (6, True), (8, True)])
+def test_an_interval_excludes_none_only_where_the_sign_test_does(n_up, told):
+    """Of 208 instructions a few are won by the one side alone."""
+    others = np.zeros((2, 208))
+    scores = others.copy()
+    scores[:, :n_up] = 100.0
+    result = paired_difference(scores, others)
+    assert (sign_flip_test(scores - others) <= 0.05) is told
+    assert (result.low > 0) is told
+    mirrored = paired_difference(others, scores)
+    assert [mirrored.low, mirrored.high] == pytest.approx([-result.high, -result.low])
+
+
+def test_all_changed_one_way_is_no_point():
+    lost = paired_difference(np.zeros((3, 20)), np.full((3, 20), 100.0))
+    assert (lost.mean, lost.low) == (-100.0, -100.0)
+    assert lost.high == pytest.approx(-100 + 200 * exact_bound(20) / 100)
+
+
+def test_one_model_without_a_seed_is_paired_with_each_seed():
+    draw = np.random.default_rng(6)
+    scores, other = draw.choice([0.0, 100.0], (3, 50)), draw.choice([0.0, 100.0], (1, 50))
+    assert paired_difference(scores, other) == paired_difference(
+        scores, np.repeat(other, 3, axis=0)
+    )
+
+
+def test_gaps_count_neither_as_alike_nor_as_other():
+    scores = np.array([[0.0] * 40 + [np.nan] * 10])
+    mean = mean_score(scores)
+    assert (mean.n, mean.low) == (40, 0.0)
+    assert mean.high == pytest.approx(exact_bound(40))
 
 
 # --- tests --------------------------------------------------------------------------------------
@@ -210,6 +307,7 @@ def test_a_p_value_is_that_of_all_signs():
     """Four wins and nothing else: 2 of the 16 sets of signs are as extreme."""
     assert paired_test([annotations([2.0] * 4)]) == pytest.approx(2 / 16)
     assert paired_test([annotations([2.0, 2.0, 2.0, 1.0])]) == pytest.approx(10 / 16)
+    assert paired_test([annotations([2.0, 1.5, 1.5])]) == 1.0
 
 
 def test_only_draws_are_no_evidence_at_all():

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from comparison_folders import annotations, comparison, grid
 
+from implicit_tuning.preview import with_missing_seeds
+from implicit_tuning.statistics import Ratio, SeedMean
 from implicit_tuning.tables import main
 from implicit_tuning.tables.comparisons import ComparisonResult, read_comparison
-from implicit_tuning.tables.layout import Table, readable, write_table
+from implicit_tuning.tables.layout import Table, counted, measured, readable, write_table
 
 LABEL = "model organism, by construction"
 ADAPTATIONS = ["base", "instruction", "response", "chess", "shuffled", "rules", "rules-no-eos"]
@@ -51,6 +53,7 @@ def test_mean_row_stands_for_its_seeds(tmp_path):
     assert mean["win_rate_std"] == pytest.approx(seeds["win_rate"].std(ddof=1))
     assert mean["win_rate_low"] < mean["win_rate"] < mean["win_rate_high"]
     assert mean["n"] == seeds["n"].sum() == 120
+    assert (seeds["n_seeds"].tolist(), mean["n_seeds"]) == ([1, 1], 2)
     assert seeds["win_rate_std"].isna().all()
     assert set(rows["length_ratio"]) == {1.5}
 
@@ -107,7 +110,11 @@ def test_means_are_tested_against_their_reference_and_the_number_of_tests_is_sta
     assert (tested["win_rate_p"] <= tested["win_rate_p_holm"]).all()
     assert tested.loc["chess", "win_rate_p_holm"] < 0.01
     assert tested.loc["response", "win_rate_p"] > 0.05
-    assert "4 comparisons of this table (Holm)" in table.caption
+    assert "the 4 comparisons of this table (Holm)" in table.caption
+    one = build(comparison(tmp_path / "one", "response", 1)).caption
+    assert "the 1 comparison of this table (Holm)" in one
+    none = build(comparison(tmp_path / "none", "instruction", 1)).caption
+    assert "Holm" not in none
     assert table.frame.loc[table.frame["seed"] != "mean", "win_rate_p"].isna().all()
 
 
@@ -121,10 +128,10 @@ def test_an_adaptation_may_have_a_reference_of_its_own(tmp_path):
 # --- length-controlled rates --------------------------------------------------------------------
 
 
-def length_controlled(folder, rates):
+def length_controlled(folder, rates, adaptation="response"):
     inputs = {}
     for seed, rate in rates.items():
-        inputs |= comparison(folder, "response", seed, length_controlled=rate)
+        inputs |= comparison(folder, adaptation, seed, length_controlled=rate)
     return inputs
 
 
@@ -135,6 +142,23 @@ def test_a_length_controlled_rate_stands_where_seeds_give_it_an_interval(tmp_pat
     mean = frame.iloc[2]
     assert mean["length_controlled_win_rate"] == 42.0
     assert mean["length_controlled_win_rate_low"] < 42.0 < mean["length_controlled_win_rate_high"]
+
+
+def test_no_length_controlled_interval_leaves_what_a_rate_can_be(tmp_path):
+    mean = build(length_controlled(tmp_path, {1: 1.0, 2: 5.0})).frame.iloc[2]
+    assert mean["length_controlled_win_rate_low"] == 0.0
+    mean = build(length_controlled(tmp_path / "high", {1: 95.0, 2: 99.0})).frame.iloc[2]
+    assert mean["length_controlled_win_rate_high"] == 100.0
+
+
+def test_one_model_against_several_references_has_no_spread_of_seeds(tmp_path):
+    table = build(length_controlled(tmp_path, {1: 40.0, 2: 44.0}, "rules"))
+    assert table.frame["length_controlled_win_rate"].isna().all()
+    assert table.frame["note"].iloc[-1] == f"{LABEL}; {main.ONE_MODEL}"
+    assert table.frame["n_seeds"].iloc[-1] == 2
+    assert (
+        "standard deviation over seeds (of a model without seeds: over references)" in table.caption
+    )
 
 
 def test_a_seed_without_a_length_controlled_rate_leaves_the_mean_empty(tmp_path):
@@ -152,6 +176,17 @@ def test_the_caption_says_why_no_length_controlled_rate_was_computed(tmp_path):
     table = build(grid(tmp_path, RATES))
     assert table.caption.endswith("Length-controlled win rate not computed: no such judge.")
     assert "length_controlled_win_rate" not in readable(table.frame)
+
+
+# --- a preview ----------------------------------------------------------------------------------
+
+
+def test_a_preview_says_which_means_lack_seeds(tmp_path):
+    frame = build(grid(tmp_path, {"response": 0.5, "base": 0.05}, bases=("a",))).frame
+    asked = {("oracle", "a", "response"): 3, ("oracle", "a", "base"): 2}
+    notes = means(with_missing_seeds(frame, asked))["note"]
+    assert notes["response"] == f"2 of 3 seeds; {LABEL}"
+    assert notes["base"] == LABEL
 
 
 # --- what is known of the judge -----------------------------------------------------------------
@@ -257,6 +292,18 @@ def test_readable_joins_a_number_with_what_belongs_to_it(tmp_path):
     lines = (tmp_path / "t.csv").read_text().splitlines()
     assert lines[1] == "x,43.26,1.10,40.00,46.20,0.0002,0.0021,0.00,-0.50,0.50,12"
     assert lines[2] == "y,,,,,,,1.23,1.00,1.50,"
+
+
+def test_cells_of_a_number():
+    mean = measured("x", SeedMean(1.0, 0.5, 0.0, 2.0, n=9, n_seeds=3))
+    assert mean == {"x": 1.0, "x_std": 0.5, "x_low": 0.0, "x_high": 2.0}
+    ratio = measured("x", Ratio(1.0, 0.5, 2.0))
+    assert (ratio["x"], ratio["x_low"], pd.isna(ratio["x_std"])) == (1.0, 0.5, True)
+    assert all(pd.isna(value) for value in measured("x", None).values())
+
+
+def test_one_is_singular():
+    assert [counted(n, "seed") for n in (0, 1, 2)] == ["0 seeds", "1 seed", "2 seeds"]
 
 
 @pytest.mark.parametrize("text", ["a\rb", 'a\r\nb, "c"', "```\n|"])

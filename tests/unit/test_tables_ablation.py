@@ -8,7 +8,7 @@ from implicit_tuning.tables import ablation
 
 ADAPTATIONS = ["rules", "rules-no-eos", "base"]
 RATES = {"rules": 0.4, "rules-no-eos": 0.1, "base": 0.05}
-SETTINGS = {"rules": ["eos", "bias"], "rules-no-eos": ["bias"], "base": "none"}
+SETTINGS = {"rules": "eos, bias", "rules-no-eos": "bias", "base": "none"}
 
 
 def build(inputs, **settings):
@@ -21,7 +21,9 @@ def build(inputs, **settings):
         "setting": "the rules that are used",
         "reference": "instruction",
     }
-    return ablation.build(inputs, **(values | settings))
+    values |= settings
+    values["settings"] = dict.fromkeys("ab", values["settings"])
+    return ablation.build(inputs, **values)
 
 
 def test_a_row_a_variant_with_its_difference_to_the_baseline(tmp_path):
@@ -53,22 +55,30 @@ def test_differences_are_tested_as_many_times_as_is_stated(tmp_path):
     assert "the 2 comparisons of this table (Holm)" in table.caption
 
 
-def test_settings_keep_their_digits_and_lists_are_joined(tmp_path):
-    frame = build(grid(tmp_path / "rules", RATES)).frame
-    assert set(frame["setting"]) == {"eos + bias", "bias", "none"}
+def test_settings_keep_their_digits(tmp_path):
     rates = build(grid(tmp_path, RATES), settings={"rules": 1e-5, "rules-no-eos": 3, "base": 0.25})
     assert list(rates.frame["setting"])[:3] == ["1e-05", "3", "0.25"]
 
 
-def test_other_references_leave_the_difference_empty_and_say_so(tmp_path):
-    table = build(grid(tmp_path, RATES), references={"base": "response"})
-    rows = table.frame[table.frame["base"] == "a"].set_index("adaptation")
-    assert rows.loc["base"].filter(like="difference").isna().all()
-    assert rows.loc["base", "note"] == (
-        "no difference: compared with 'response', the baseline with 'instruction'"
-    )
-    assert rows.loc["rules-no-eos", "difference"] < 0
-    assert set(table.frame["n_comparisons"].dropna()) == {2}
+def test_rows_of_other_references_are_compared_each_against_its_own(tmp_path):
+    table = build(grid(tmp_path, RATES, bases=("a",)), references={"base": "response"})
+    rows = table.frame.set_index("adaptation")
+    base, rules = rows.loc["base"], rows.loc["rules"]
+    assert base["difference"] == pytest.approx(base["win_rate"] - rules["win_rate"])
+    assert base["difference_low"] < base["difference"] < base["difference_high"] < 0
+    assert (base["against"], base["note"]) == ("response", ablation.OWN_REFERENCE)
+    assert rows.loc["rules-no-eos", "note"] == ""
+    assert set(rows["n_comparisons"].dropna()) == {2}
+
+
+def test_captions_of_few_rows_read_right(tmp_path):
+    single = build(comparison(tmp_path / "single", "rules", 1))
+    assert "No row stands beside the baseline 'rules'" in single.caption
+    assert "Holm" not in single.caption
+    assert single.frame.filter(like="difference").isna().all(axis=None)
+    one = build(grid(tmp_path, {"rules": 0.4, "base": 0.1}, ("a",)), setting="adaptation").caption
+    assert one.startswith("**mine.** The three rules; variants are told apart by name. ")
+    assert "the 1 comparison of this table (Holm)" in one
 
 
 def test_the_baseline_must_stand_at_the_same_seeds(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 
-import pandas as pd
 import pytest
 
 from implicit_tuning.tables import loss
@@ -40,10 +39,19 @@ def test_losses_of_first_and_last_epoch_with_their_intervals(tmp_path):
     assert (response["epochs"], response["updates"], response["n_seeds"]) == (2, 4, 2)
     assert response["first_epoch_loss"] == pytest.approx((2.5 + 2.0) / 2)
     assert response["first_epoch_loss_std"] == pytest.approx(0.5 / 2**0.5)
-    assert response["last_epoch_loss_low"] < response["last_epoch_loss"]
-    chess = frame.iloc[1]
-    assert chess["n_seeds"] == 1 and pd.isna(chess["last_epoch_loss_std"])
-    assert (chess["last_epoch_loss"], chess["last_epoch_loss_low"]) == (1.0, 1.0)
+    # Student's t over two seeds, whose 97.5 % quantile is 12.706.
+    reach = 12.706 * 0.5 / 2**0.5 / 2**0.5
+    ends = [response["first_epoch_loss_low"], response["first_epoch_loss_high"]]
+    assert ends == pytest.approx([2.25 - reach, 2.25 + reach], abs=0.001)
+
+
+def test_one_seed_has_no_interval_and_so_no_number(tmp_path):
+    table = loss.build(inputs(tmp_path), "mine", ADAPTATIONS)
+    chess = table.frame.iloc[1]
+    assert chess["n_seeds"] == 1 and chess.filter(like="epoch_loss").isna().all()
+    assert "One seed has no interval, and its row no number." in table.caption
+    several = {name: file for name, file in inputs(tmp_path / "s").items() if "response" in name}
+    assert "One seed" not in loss.build(several, "mine", ADAPTATIONS).caption
 
 
 def test_every_update_stands_beside_the_table(tmp_path):

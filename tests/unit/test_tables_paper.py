@@ -1,7 +1,7 @@
 """Our win rates beside the paper's, and its claims held against ours."""
 
 import pytest
-from comparison_folders import comparison, grid
+from comparison_folders import annotations, comparison, grid
 
 from implicit_tuning.statistics import SeedMean
 from implicit_tuning.tables import claims, paper
@@ -12,8 +12,8 @@ BASES = {"a": "llama-2-7b", "b": "olmo-7b"}
 CIRCUMSTANCES = ["the bases are model organisms", "the judge is another"]
 
 
-def build(module, inputs, bases=BASES):
-    return module.build(inputs, "mine", ADAPTATIONS, bases, CIRCUMSTANCES)
+def build(module, inputs, bases=BASES, circumstances=CIRCUMSTANCES, **settings):
+    return module.build(inputs, "mine", ADAPTATIONS, bases, circumstances, **settings)
 
 
 # --- beside the paper ---------------------------------------------------------------------------
@@ -38,10 +38,27 @@ def test_the_caption_counts_pairs_in_the_paper_s_order_and_says_why_not(tmp_path
     # Above response and rules in ours, below both in the paper; base and chess are told apart by
     # nobody.
     assert (
-        "a beside Llama-2-7B: of 10 pairs of adaptations 7 stand in the paper's order, 2 in the "
-        "opposite one, and 1 are not told apart" in caption
+        "a beside Llama-2-7B, of the 10 pairs of adaptations: 7 in the paper's order, 2 in the "
+        "opposite one, 1 not told apart" in caption
     )
     assert caption.endswith(f"Why orders may differ: {'; '.join(CIRCUMSTANCES)}.")
+
+
+def test_a_row_with_a_reference_of_its_own_stands_in_no_order(tmp_path):
+    inputs = grid(tmp_path, RATES, bases=("a",))
+    table = build(paper, inputs, references={"mbpp": "instruction-other-tags"})
+    rows = table.frame.set_index("adaptation")
+    assert rows.loc["mbpp", "against"] == "instruction-other-tags"
+    assert set(rows["against"].drop(index="mbpp")) == {"instruction"}
+    assert rows.loc["mbpp", ["rank", "paper_rank", "agreement"]].isna().all()
+    assert rows.loc["response", "agreement"] == "same place, 1 of 4"
+    assert "of the 6 pairs of adaptations: 5 in the paper's order" in table.caption
+    assert "With a reference of their own and so in no order: mbpp." in table.caption
+
+
+def test_without_circumstances_no_reason_is_given(tmp_path):
+    caption = build(paper, grid(tmp_path, RATES), circumstances=[]).caption
+    assert caption.endswith("(95 % interval of the paired difference).")
 
 
 def test_bases_without_a_counterpart_are_left_out_and_none_at_all_is_said(tmp_path):
@@ -66,7 +83,9 @@ def test_bases_without_a_counterpart_are_left_out_and_none_at_all_is_said(tmp_pa
         ("below", 0, 3, "undecided"),
         ("not above", -2, 4, "agrees"),
         ("not above", 1, 4, "agrees"),
-        ("not above", 1, 6, "contradicts"),
+        ("not above", 0.5, 6, "undecided"),
+        ("not above", 1, 20, "undecided"),
+        ("not above", 5, 20, "contradicts"),
         ("not above", -1, 6, "undecided"),
     ],
 )
@@ -88,7 +107,7 @@ def test_claims_are_held_against_paired_differences(tmp_path):
     reach = rows.loc["response tuning does not reach instruction tuning"]
     assert reach["paper"] == "Llama-2-7B: 43.3 ± 1.1 against 50 by definition"
     assert reach["verdict"] == "undecided"
-    assert reach["why"].startswith("120 judged pairs over 2 seeds do not decide it; ")
+    assert reach["why"].startswith("not decided by 120 judged pairs over 2 seeds; ")
 
 
 def test_equal_runs_do_not_prove_that_there_is_no_lift(tmp_path):
@@ -109,7 +128,25 @@ def test_claims_about_what_was_not_run_are_left_out_and_verdicts_are_counted(tmp
         "response tuning lifts the base",
         "response tuning does not reach instruction tuning",
     ]
-    assert table.caption.endswith("a: 1 agree, 0 contradict, 1 undecided.")
+    assert table.caption.endswith("a: 1 agrees, 0 contradict, 1 undecided.")
+    own = grid(tmp_path / "own", {"base": 0.05, "response": 0.45}, bases=("a",))
+    assert build(claims, own, references={"response": "gsm8k"}).frame.empty
+
+
+@pytest.mark.parametrize(
+    ("n_won", "found"), [(4, "undecided"), (5, "undecided"), (6, "agrees"), (8, "agrees")]
+)
+def test_a_handful_of_instructions_decides_no_claim(tmp_path, n_won, found):
+    """208 instructions, of which the base wins none, and response tuning a few at each seed."""
+    inputs = {}
+    for adaptation, wins in (("base", 0), ("response", n_won)):
+        for seed in (1, 2):
+            rows = annotations(0.0, seed, count=208)
+            for row in rows[:wins]:
+                row["preference"] = 2.0
+            inputs |= comparison(tmp_path, adaptation, seed, rows=rows)
+    lift = build(claims, inputs).frame.iloc[0]
+    assert (lift["claim"], lift["verdict"]) == ("response tuning lifts the base", found)
 
 
 def test_a_base_without_counterpart_stands_beside_both_and_rules_beside_the_one_that_had_them(

@@ -3,8 +3,10 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
+from implicit_tuning.statistics import holm, sign_flip_test
 from implicit_tuning.tables.layout import write_table
 from implicit_tuning.tables.ranking import build
 
@@ -62,11 +64,15 @@ def test_rows_stand_by_base_as_met_and_adaptation_as_given(inputs):
         "ranked_right_high",
         "n",
         "n_seeds",
+        "compared_with",
         "difference",
         "difference_std",
         "difference_low",
         "difference_high",
-        "paper_llama2_7b",
+        "difference_p",
+        "difference_p_holm",
+        "n_comparisons",
+        "paper_llama_2_7b",
         "paper_olmo_7b",
     ]
 
@@ -85,11 +91,28 @@ def test_the_difference_is_that_to_the_base_without_a_seed(inputs):
     row, base = table.loc[("b", "response")], table.loc[("b", "base")]
     assert row["difference"] == pytest.approx(row["ranked_right"] - base["ranked_right"])
     assert row["difference_low"] < row["difference"] < row["difference_high"]
-    assert base[["difference", "difference_low", "difference_high"]].isna().all()
+    assert base[["compared_with", "difference", "difference_p", "n_comparisons"]].isna().all()
+    assert row["compared_with"] == "base"
+
+
+def test_differences_are_tested_as_many_times_as_is_stated(inputs):
+    table = build(inputs, LABEL, ADAPTATIONS)
+    rows = table.frame.set_index(["base", "adaptation"])
+    scores = 100 * np.array([wins(2), wins(3), wins(1)]) / DRAWS
+    p_values = [
+        sign_flip_test(scores[:2] - scores[2]),
+        rows.loc[("b", "chess"), "difference_p"],
+        rows.loc[("a", "instruction"), "difference_p"],
+    ]
+    tested = rows.dropna(subset="difference_p")
+    assert list(tested["difference_p"]) == p_values
+    assert list(tested["difference_p_holm"]) == holm(p_values)
+    assert set(tested["n_comparisons"]) == {3}
+    assert "the 3 comparisons of this table (Holm)" in table.caption
 
 
 def test_the_difference_is_paired_pair_by_pair(tmp_path):
-    """One more win in every pair is a difference without any uncertainty."""
+    """One more win in every pair is all but certain, although the pairs differ much."""
     base = wins(7, least=0)
     more = [min(won + 1, DRAWS) for won in base]
     base = [won - 1 for won in more]
@@ -98,8 +121,11 @@ def test_the_difference_is_paired_pair_by_pair(tmp_path):
         "b/response/1/d": write_scores(tmp_path / "response", more),
     }
     row = rows(inputs).loc[("b", "response")]
-    assert row[["difference", "difference_low", "difference_high"]].tolist() == [20.0] * 3
-    assert row["ranked_right_high"] - row["ranked_right_low"] > 5
+    assert row["difference"] == 20.0 and row["difference_p"] < 0.001
+    # No pair of 40 differs otherwise; one that did could lie anywhere between -100 and 100.
+    unseen = 1 - 0.025 ** (1 / 40)
+    assert row["difference_low"] == pytest.approx(20 - 120 * unseen)
+    assert row["difference_high"] == pytest.approx(20 + 80 * unseen)
 
 
 def test_nothing_but_wins_is_no_certainty(tmp_path):
@@ -111,7 +137,7 @@ def test_nothing_but_wins_is_no_certainty(tmp_path):
 
 def test_the_paper_stands_beside_its_adaptations(inputs):
     table = rows(inputs)
-    paper = table[["paper_llama2_7b", "paper_olmo_7b"]]
+    paper = table[["paper_llama_2_7b", "paper_olmo_7b"]]
     assert paper.loc[("b", "base")].tolist() == ["80.4", "74.5"]
     assert paper.loc[("a", "instruction")].tolist() == ["77.4", "74.3"]
     assert paper.loc[("b", "response")].isna().all()
@@ -134,6 +160,9 @@ def test_a_base_that_did_not_rank_leaves_the_differences_empty(inputs):
     rows = frame[frame["base"] == "b"]
     assert len(rows)
     assert rows["difference"].isna().all()
+    alone = {name: folder for name, folder in without.items() if name.startswith("b/")}
+    table = build(alone, LABEL, ADAPTATIONS)
+    assert table.frame["n_comparisons"].isna().all() and "Holm" not in table.caption
     assert rows["ranked_right"].notna().all()
 
 

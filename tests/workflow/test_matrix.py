@@ -187,7 +187,7 @@ LONG = {
              select=2, table=5 + 1, figure=2 + 1, **PUBLISHING),
         then(logic("select_epochs"), select=2),
         then(config(epoch_selection__epochs=[1, 2, 3]),
-             finetune=2, generate=2, judge=2, select=2, table=2, figure=2, **PUBLISHING),
+             finetune=2, generate=2, judge=2, select=2, table=1, figure=1, **PUBLISHING),
     ],
     "base added": [
         then(config(**{"bases__organism-olmo": {"path": "resources/organism/olmo"}}),

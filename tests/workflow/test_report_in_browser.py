@@ -226,6 +226,15 @@ def test_the_way_up_to_the_data_can_be_walked_and_back(opened):
     assert "learning rate" in dialog.inner_text()
 
 
+def test_the_dialog_names_the_row_also_where_a_column_does_not(opened):
+    page = opened()
+    row = page.locator("#table-main tbody tr", has_text="response").first
+    row.locator("td.number a").first.click()
+    heading = page.get_by_role("dialog").get_by_role("heading", level=2)
+    assert heading.inner_text() == "organism-llama · response · 1"
+    assert page.locator("#table-main th", has_text="organism-llama").count() == 0
+
+
 def test_the_dialog_is_operated_by_keyboard(opened):
     page = opened()
     link = page.locator("table.headline td.number a").nth(2)

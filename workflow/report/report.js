@@ -89,11 +89,7 @@ function show({ title, numbers }) {
 
 function titleOf(link, numbers) {
   const named = link.closest("[data-of]");
-  if (named) return named.dataset.of;
-  const row = link.closest("tr");
-  if (numbers.length === 1 || !row) return nodes[numbers[0]].name;
-  const names = [...row.querySelectorAll("th")].map((cell) => cell.firstChild.textContent.trim());
-  return names.join(" · ");
+  return named ? named.dataset.of : nodes[numbers[0]].name;
 }
 
 function openOrigin(link) {

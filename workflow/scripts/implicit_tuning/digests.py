@@ -41,6 +41,22 @@ def write_atomically(path: Path, text: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def append_lines(path: Path, lines: str) -> None:
+    """Append whole lines to a text file in one write, on disk when this returns.
+
+    Processes that append at once both end well, and a last line that a crash tore stays alone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                lines = "\n" + lines
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def seal(content: Mapping) -> str:
     """JSON text of a mapping, with a sha256 over all else in it under `sealed`."""
     return _sorted_json({**content, "sealed": _json_sha256(content)})

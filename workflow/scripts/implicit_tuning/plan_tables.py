@@ -52,8 +52,11 @@ def _tables(plan: Plan, digests: DigestMemory) -> Iterator[tuple[str, str, Input
     verdicts = {**listed, **judging(config, config.adaptations)}
     notes = {"notes": table_notes(config)}
     yield "main", "main", {**judged, **calibration}, {**verdicts, **notes}
-    trained = {**label, "adaptations": _trained(plan)}
-    yield "loss", "loss", _by_levels(plan.stage("finetune")), trained
+    # Of the sweep over epochs, its own table tells.
+    trained = [node for node in plan.stage("finetune") if node.levels[1] not in plan.sweeps]
+    names = {node.levels[1] for node in trained}
+    ordered = [name for name in listing(config) if name in names]
+    yield "loss", "loss", _by_levels(trained), {**label, "adaptations": ordered}
     yield "examples", "examples", _examples_inputs(plan), listed
     for group, ablation in config.ablations.items():
         upstream = _by_levels(
@@ -69,9 +72,9 @@ def _tables(plan: Plan, digests: DigestMemory) -> Iterator[tuple[str, str, Input
     if config.reference == paper.REFERENCE and any(paper_bases(config).values()):
         beside = {**listed, "paper_bases": paper_bases(config)}
         beside["circumstances"] = circumstances(config)
-        own = judging(config, config.adaptations)["references"]
-        yield "paper", "paper", judged, {**beside, "references": own}
-        yield "claims", "claims", judged, beside
+        beside["references"] = judging(config, config.adaptations)["references"]
+        for name in ("paper", "claims"):
+            yield name, name, judged, beside
     if ranked := _by_levels(plan.stage("rank")):
         yield "ranking", "ranking", ranked, listed
     if measured := _by_levels(plan.stage("similarity")):
@@ -170,12 +173,6 @@ def calibration_source(judge: Mapping, digests: DigestMemory) -> dict[str, Sourc
 def listing(config: Config) -> list[str]:
     """The adaptations in the order of a table's rows."""
     return in_order(config.adaptations, controls(config))
-
-
-def _trained(plan: Plan) -> list[str]:
-    """The finetuned adaptations in the order of a legend, the runs of the sweep last."""
-    trained = {node.levels[1] for node in plan.stage("finetune")}
-    return [*filter(trained.__contains__, listing(plan.config)), *sorted(plan.sweeps)]
 
 
 def judging(config: Config, adaptations: Iterable[str]) -> dict[str, object]:

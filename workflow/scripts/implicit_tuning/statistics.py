@@ -16,7 +16,12 @@ from scipy.stats import binomtest, permutation_test, t
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
 SEED = 20240914
-FEW = 5
+# Fewer instructions than this that end otherwise than all others tell nothing by themselves: five
+# that all go one way have a two-sided sign test of 2 / 2**5 > 0.05.
+FEW = 6
+# Scores this near to a draw (differences: to none) count as one. Judges that weigh their verdicts
+# by probabilities hardly ever give the same score twice.
+SLIGHT = 1.0
 # Rounds of a permutation test at once; bounds its memory.
 BATCH = 1_000
 
@@ -56,32 +61,41 @@ class SeedMean:
     n: int
     n_seeds: int
 
+    @property
+    def value(self) -> float:
+        return self.mean
+
 
 @dataclass(frozen=True)
 class Ratio:
-    """Mean length of the model's outputs over that of the reference's, with its interval."""
+    """Mean length of the model's outputs over that of the reference's, with its interval.
+
+    It is one ratio of all seeds, without a deviation over them.
+    """
 
     value: float
     low: float
     high: float
+    std: None = None
 
 
 def summarise(annotations: Annotations) -> WinRate:
     """Returns the win rate over the judged pairs of one comparison.
 
     The interval is a percentile bootstrap over instructions; where nearly all pairs end alike, it
-    is as wide as the exact binomial one. Raises ValueError when no pair was judged.
+    is as wide as the exact binomial one, and of a run against itself it is a point. Raises
+    ValueError when no pair was judged.
     """
     scores = np.array([score for score in _scores(annotations).values() if score is not None])
     if scores.size == 0:
         raise ValueError("no pair of this comparison was judged: there is no win rate to give")
-    low, high = widened(_seed_interval(scores[None, :]), scores, scores.size)
+    mean = combine([annotations])
     several = scores.size > 1
     return WinRate(
-        win_rate=float(scores.mean()),
+        win_rate=mean.mean,
         standard_error=float(scores.std(ddof=1) / np.sqrt(scores.size)) if several else None,
-        low=low,
-        high=high,
+        low=mean.low,
+        high=mean.high,
         n=int(scores.size),
         n_wins=int((scores > 50).sum()),
         n_losses=int((scores < 50).sum()),
@@ -99,40 +113,56 @@ def combine(seeds: Sequence[Annotations]) -> SeedMean:
     with the reference run of each seed). With one seed it is the interval of `summarise`. Few seeds
     make a rough interval: it cannot know of seeds worse than the worst one seen, and where seeds do
     not differ it is too wide, since both resamplings count the chance of single pairs (Owen 2007,
-    "The pigeonhole bootstrap").
+    "The pigeonhole bootstrap"). Runs against themselves have 50 by definition, and no interval but
+    that point.
 
     Raises ValueError when the seeds were not judged on the same instructions.
     """
     matrix = _score_matrix(seeds)
-    mean = mean_over_seeds(matrix)
-    # Seeds answer the same instructions, so they do not multiply the evidence.
-    low, high = widened((mean.low, mean.high), matrix, matrix.shape[1])
-    return replace(mean, low=low, high=high)
+    if all(_against_itself(annotations) for annotations in seeds):
+        return mean_over_seeds(matrix)
+    return mean_score(matrix)
 
 
 def difference(seeds: Sequence[Annotations], baseline: Sequence[Annotations]) -> SeedMean:
     """Returns the win rate of `seeds` minus that of `baseline`, paired by seed and instruction.
 
-    Both are given in the same order of seeds. The bootstrap is that of `combine` on the differences
-    of the scores, so what seeds and instructions have in common cancels. A pair counts only where
-    both sides were judged. Where fewer than FEW instructions differ at all, the interval is as wide
-    as the exact one for how many of them do: no difference in 200 pairs is no certainty.
+    Both are given in the same order of seeds. A pair counts only where both sides were judged. The
+    interval is that of `paired_difference`.
     """
-    matrix = _score_differences(seeds, baseline)
+    return paired_difference(*_paired_matrices(seeds, baseline))
+
+
+def mean_score(scores: np.ndarray) -> SeedMean:
+    """Returns the mean over seeds of scores from 0 to 100 [seeds, items], NaN where there is none.
+
+    The interval is that of `mean_over_seeds`, widened where nearly all items score alike.
+    """
+    mean = mean_over_seeds(scores)
+    low, high = widened((mean.low, mean.high), scores, np.arange(scores.shape[1]))
+    return replace(mean, low=low, high=high)
+
+
+def paired_difference(scores: np.ndarray, others: np.ndarray) -> SeedMean:
+    """Returns the mean over seeds of `scores` less `others`, paired by seed and item.
+
+    Both are [seeds, items] of scores from 0 to 100, NaN where there is none; one model without a
+    seed, [1, items], is paired with each. What seeds and items have in common cancels. The interval
+    is that of `mean_over_seeds` on the differences, widened where nearly all items differ alike, or
+    not at all: no difference in 200 pairs is no certainty.
+    """
+    matrix = scores - others
     mean = mean_over_seeds(matrix)
-    differing = np.array([np.any(column[~np.isnan(column)]) for column in matrix.T])
-    if differing.sum() >= FEW:
-        return mean
-    share = binomtest(int(differing.sum()), differing.size).proportion_ci(CONFIDENCE, "exact").high
-    return replace(mean, low=min(mean.low, -100 * share), high=max(mean.high, 100 * share))
+    low, high = widened((mean.low, mean.high), matrix, np.arange(matrix.shape[1]), least=-100.0)
+    return replace(mean, low=low, high=high)
 
 
 def mean_over_seeds(scores: np.ndarray) -> SeedMean:
     """Returns the mean over seeds of each seed's mean score, with its interval.
 
     `scores` has shape [seeds, items], of any unit; NaN where there is no value. Items are what the
-    seeds have in common (instructions, pairs to rank), in one order. The interval is that of
-    `combine`, without its widening; for one seed it is a bootstrap over its items.
+    seeds have in common (instructions, pairs to rank), in one order. The interval is the bootstrap
+    of `combine`; for one seed it draws items alone.
 
     Raises ValueError for a seed without any value.
     """
@@ -191,20 +221,29 @@ def paired_test(
 ) -> float:
     """Returns the two-sided p-value of a model being as good as its reference, or as `baseline`.
 
-    A permutation test by signs: were both alike, each instruction's score (mean over seeds, less 50
-    or less the baseline's score) would be as likely to have the other sign. Instructions without a
-    verdict are left out. The seeds are taken as they are: the test speaks of these runs on other
-    instructions. `RESAMPLES` random sets of signs, or all where there are no more than that; only
-    zeros give 1.
+    The test is that of `sign_flip_test` on the scores less 50, or less the baseline's.
     """
-    matrix = _score_matrix(seeds) - 50.0
-    if baseline is not None:
-        matrix = _score_differences(seeds, baseline)
-    scores = np.array([np.nanmean(column) for column in matrix.T if not np.isnan(column).all()])
-    if not scores.any():
+    if baseline is None:
+        return sign_flip_test(_score_matrix(seeds) - 50.0)
+    scores, others = _paired_matrices(seeds, baseline)
+    return sign_flip_test(scores - others)
+
+
+def sign_flip_test(differences: np.ndarray) -> float:
+    """Returns the two-sided p-value of differences [seeds, items] being none.
+
+    A permutation test by signs: were both sides alike, each item's difference (its mean over seeds)
+    would be as likely to have the other sign. NaN are left out. The seeds are taken as they are:
+    the test speaks of these runs on other items. `RESAMPLES` random sets of signs, or all where
+    there are no more than that; a single difference, or none, gives 1.
+    """
+    known = differences[:, ~np.isnan(differences).all(axis=0)]
+    means = np.nanmean(known, axis=0)
+    means = means[means != 0]  # a zero has no sign to change
+    if means.size < 2:
         return 1.0
     result = permutation_test(
-        (scores[scores != 0],),  # a zero has no sign to change
+        (means,),
         np.mean,
         permutation_type="samples",
         n_resamples=RESAMPLES,
@@ -237,6 +276,13 @@ def _scores(annotations: Annotations) -> dict[str, float | None]:
     }
 
 
+def _against_itself(annotations: Annotations) -> bool:
+    """Whether a run was its own reference, and so drew with it throughout."""
+    return all(
+        row["preference"] == 1.5 and row["generator_1"] == row["generator_2"] for row in annotations
+    )
+
+
 def _score_matrix(seeds: Sequence[Annotations]) -> np.ndarray:
     """Returns scores of shape [seeds, instructions], NaN where a pair was not judged."""
     if not seeds:
@@ -247,36 +293,74 @@ def _score_matrix(seeds: Sequence[Annotations]) -> np.ndarray:
         if set(scores) != set(instructions):
             differing = len(set(scores) ^ set(instructions))
             raise ValueError(
-                f"seeds 0 and {number} of a mean differ in {differing} instructions: "
+                f"seeds 0 and {number} of a mean differ in {differing} of their instructions: "
                 "judge all seeds on one evaluation set"
             )
     return np.array([[scores[key] for key in instructions] for scores in by_seed], dtype=float)
 
 
-def _score_differences(seeds: Sequence[Annotations], baseline: Sequence[Annotations]) -> np.ndarray:
+def _paired_matrices(
+    seeds: Sequence[Annotations], baseline: Sequence[Annotations]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of both [seeds, instructions], in one order."""
     if len(seeds) != len(baseline):
         raise ValueError(f"{len(seeds)} seeds cannot be paired with a baseline of {len(baseline)}")
     matrix = _score_matrix([*seeds, *baseline])
-    return matrix[: len(seeds)] - matrix[len(seeds) :]
+    return matrix[: len(seeds)], matrix[len(seeds) :]
 
 
-def widened(interval: tuple[float, float], scores: np.ndarray, n: int) -> tuple[float, float]:
-    """The interval, as wide as Clopper and Pearson's exact one where nearly all scores are equal.
+def widened(
+    interval: tuple[float, float], scores: np.ndarray, items: np.ndarray, least: float = 0.0
+) -> tuple[float, float]:
+    """The interval, as wide as the exact one where nearly all items score alike.
 
-    With fewer than FEW pairs that end otherwise, a bootstrap has too little to resample: no win in
-    200 pairs would read as certainty. The exact interval is that of the wins, draws counted half,
-    in `n` instructions. Nothing but draws (a run against itself) keeps its point.
+    With fewer than FEW items that ever end otherwise than most, a bootstrap has too little to
+    resample: no win in 200 pairs would read as certainty. The shares of items above and below the
+    others then have Clopper and Pearson's interval each, where one counts in full that lies as far
+    off as a score can, and a draw among losses half. For wins and losses alone this is the exact
+    interval of the wins.
+
+    Args:
+        interval: the bootstrap's, which is never narrowed.
+        scores: from `least` to 100, of which the middle is a draw, or no difference; NaN where
+            there is none.
+        items: what each score is of (broadcast to `scores`): several scores of one item, such as
+            those of seeds, do not multiply the evidence.
+        least: the lowest score there can be; -100 for differences.
     """
-    judged = scores[~np.isnan(scores)]
-    levels, counts = np.unique(judged, return_counts=True)
-    if judged.size - counts.max() >= FEW or list(levels) == [50.0]:
+    known = ~np.isnan(scores)
+    items, scores = np.broadcast_to(items, scores.shape)[known], scores[known]
+    kinds = _kinds(scores, middle=(least + 100) / 2)
+    levels, counts = np.unique(kinds, return_counts=True)
+    usual = levels[counts.argmax()]
+    if np.unique(items[kinds != usual]).size >= FEW:
         return interval
-    wins = judged.mean() / 100 * n
-    exact = [
-        binomtest(int(count), n).proportion_ci(CONFIDENCE, method="exact")
-        for count in (np.floor(wins), np.ceil(wins))
+    n, level = np.unique(items).size, scores[kinds == usual].mean()
+    off = np.where(kinds == usual, 0.0, scores - level)
+    up = _exact_reach(off.clip(min=0.0).mean(), 100 - level, n)
+    down = _exact_reach(-off.clip(max=0.0).mean(), level - least, n)
+    low, high = level + up[0] - down[1], level + up[1] - down[0]
+    return float(min(interval[0], low)), float(max(interval[1], high))
+
+
+def _kinds(scores: np.ndarray, middle: float) -> np.ndarray:
+    """1 for a win, 0 for a draw, -1 for a loss; of differences up, none and down."""
+    return np.where(np.abs(scores - middle) < SLIGHT, 0.0, np.sign(scores - middle))
+
+
+def _exact_reach(mean: float, room: float, n: int) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a mean that n items make up, each of 0 or all of `room`.
+
+    A count between two whole ones takes the outer ends.
+    """
+    if room == 0:
+        return 0.0, 0.0
+    count = round(mean / room * n, 6)  # it has rounding errors
+    ends = [
+        binomtest(int(whole), n).proportion_ci(CONFIDENCE, method="exact")
+        for whole in (np.floor(count), np.ceil(count))
     ]
-    return min(interval[0], 100 * exact[0].low), max(interval[1], 100 * exact[1].high)
+    return room * ends[0].low, room * ends[1].high
 
 
 def _seed_interval(matrix: np.ndarray) -> tuple[float, float]:

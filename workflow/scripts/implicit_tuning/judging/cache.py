@@ -8,10 +8,10 @@ same comparison at once both end well; a line that a crash tore is passed over w
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from implicit_tuning.digests import append_lines
 from implicit_tuning.judging.judge import Pair, Verdict
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class VerdictCache:
         good = {key: verdict for key, verdict in verdicts.items() if verdict.status == "ok"}
         self._verdicts.update(good)
         if self._path is not None and good:
-            _append(self._path, "".join(_line(key, good[key]) for key in good))
+            append_lines(self._path, "".join(_line(key, good[key]) for key in good))
 
 
 def _line(key: str, verdict: Verdict) -> str:
@@ -50,18 +50,6 @@ def _line(key: str, verdict: Verdict) -> str:
         "preference": verdict.preference,
     }
     return json.dumps(entry, sort_keys=True) + "\n"
-
-
-def _append(path: Path, block: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        if file.tell() > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a torn last line: keep it from swallowing our first
-                block = "\n" + block
-        file.write(block.encode())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> dict[str, Verdict]:

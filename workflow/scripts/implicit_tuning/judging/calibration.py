@@ -201,8 +201,7 @@ def _measure(
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(told, [tail, 100 - tail])
     if share is not None:
-        n_instructions = len(np.unique(instruction[~np.isnan(share)]))
-        low, high = widened((low, high), share, n_instructions)
+        low, high = widened((low, high), share, instruction)
     return Measure(value, float(low), float(high), unit)
 
 

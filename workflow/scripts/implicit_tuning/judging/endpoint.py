@@ -72,11 +72,14 @@ class Answer:
         text: what the model wrote.
         logprobs: log-probability of each likely first token; None where the server gives none.
         usage: tokens of question and answer as the server counted them; None where it does not.
+        finish_reason: why the model stopped, "length" where it was cut off at max_tokens; None
+            where the server does not say.
     """
 
     text: str
     logprobs: Mapping[str, float] | None
     usage: tuple[int, int] | None
+    finish_reason: str | None
 
 
 @dataclass
@@ -197,12 +200,12 @@ class Endpoint:
             return EndpointRefused(f"{where}: the environment variable {self.api_key_env} {has}")
         if status == 404:
             return EndpointRefused(
-                f"{where}: it has no model '{self.model}', or is no chat endpoint; correct the "
-                "judge's model or base_url"
+                f"{where}: it has no model '{self.model}', or is no chat endpoint; correct its model or "
+                "base_url in the config"
             )
         if status == 429 and "insufficient_quota" in said:
             return EndpointRefused(
-                f"{where}: the quota of the key in {self.api_key_env} is used up; what was judged "
+                f"{where}: the quota of the key in {self.api_key_env} is used up; what was answered "
                 "is kept"
             )
         wait = retry_after_s(error.response.headers.get("retry-after"))
@@ -242,7 +245,9 @@ def read_answer(content: object) -> Answer:
     """Returns the first choice of a chat completion; raises NoAnswer (parse_failed) for others."""
     try:
         choice = content["choices"][0]
-        return Answer(choice["message"]["content"] or "", _first_logprobs(choice), _usage(content))
+        text = choice["message"]["content"] or ""
+        reason = choice.get("finish_reason")
+        return Answer(text, _first_logprobs(choice), _usage(content), reason)
     except (ValueError, LookupError, TypeError, AttributeError):
         pass
     raise NoAnswer("the reply is no chat completion", status="parse_failed")

@@ -1,4 +1,4 @@
-"""The examples of a report: answers side by side, each with its difference from the reference's."""
+"""The examples of a report: answers side by side, each with its difference from another."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +19,8 @@ class Answer:
         base, adaptation: whose it is.
         output: its text, cut to MOST_CHARACTERS; `cut` says whether.
         remarks: how it fared and how long it is.
-        changes: the words of the reference's answer and of this one as (kind, text), kind "same",
-            "ins" (only here) or "del" (only there); None for the reference.
+        changes: the words of the answer that it was compared with and of this one as (kind, text),
+            kind "same", "ins" (only here) or "del" (only there); None for the reference.
         origin: numbers of its nodes, for the page.
     """
 
@@ -49,8 +49,8 @@ def questions(
 
     Args:
         rows: those of the table of examples (base, index, instruction, adaptation, output, finish,
-            n_tokens, verdict).
-        reference: the adaptation that the others are compared with.
+            n_tokens, verdict, against).
+        reference: the adaptation that a row without `against` is compared with.
         origin_of: numbers of nodes by (base, adaptation).
     """
     grouped: dict[tuple[str, str], list[Mapping]] = {}
@@ -65,37 +65,42 @@ def questions(
 def _answers(
     rows: Sequence[Mapping], reference: str, origin_of: Mapping[tuple, str]
 ) -> list[Answer]:
-    references = {row["base"]: _start(row) for row in rows if row["adaptation"] == reference}
-    return [
-        Answer(
-            base=row["base"],
-            adaptation=row["adaptation"],
-            output=_start(row),
-            cut=len(row["output"] or "") > MOST_CHARACTERS,
-            remarks=_remarks(row, reference),
-            changes=None
-            if row["adaptation"] == reference or row["base"] not in references
-            else changes(references[row["base"]], _start(row)),
-            origin=origin_of[row["base"], row["adaptation"]],
+    texts = {(row["base"], row["adaptation"]): _start(row) for row in rows}
+    made = []
+    for row in rows:
+        against = row.get("against") or reference
+        compared = None if against == row["adaptation"] else texts.get((row["base"], against))
+        made.append(
+            Answer(
+                base=row["base"],
+                adaptation=row["adaptation"],
+                output=_start(row),
+                cut=len(row["output"] or "") > MOST_CHARACTERS,
+                remarks=_remarks(row, against, reference),
+                changes=None if compared is None else changes(compared, _start(row)),
+                origin=origin_of[row["base"], row["adaptation"]],
+            )
         )
-        for row in rows
-    ]
+    return made
 
 
 def _start(row: Mapping[str, str | None]) -> str:
     return (row["output"] or "")[:MOST_CHARACTERS]
 
 
-def _remarks(row: Mapping[str, str | None], reference: str) -> str:
-    verdict = VERDICTS.get(row["verdict"] or "", row["verdict"] or "not judged")
-    told = "reference" if row["adaptation"] == reference else verdict
+def _remarks(row: Mapping[str, str | None], against: str, reference: str) -> str:
+    told = VERDICTS.get(row["verdict"] or "", row["verdict"] or "not judged")
+    if row["adaptation"] == against:
+        told = "reference"
+    elif against != reference:
+        told += f" against {against}"
     length = f"{row['n_tokens']} tokens" if row["n_tokens"] else ""
     ended = "cut at the limit" if row["finish"] == "length" else ""
     return ", ".join(filter(None, (told, length, ended)))
 
 
 def changes(reference: str, output: str) -> list[tuple[str, str]]:
-    """How an answer differs from the reference's, word by word.
+    """How an answer differs from another, its reference, word by word.
 
     Returns:
         Pieces of text as ("same" | "ins" | "del", text): without the "del" they are the answer,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from implicit_tuning.digests import write_atomically
@@ -23,6 +24,7 @@ from implicit_tuning.report.sections import (
     Section,
     downloads,
     first_paragraph,
+    links,
     marked_up,
     mean_rates,
     read_table,
@@ -84,8 +86,9 @@ def build_report(
         "reference": reference,
         "evaluation": evaluation,
         "judge": judge,
-        "headline": _headline(shown[0], nodes, provenance),
+        "headline": _headline(shown[0], nodes, provenance, reference),
         "sections": shown,
+        "parts": links(shown),
         "examples": _examples(nodes, provenance, reference),
         "stages": _stages(provenance),
         "usage": usage_by_stage(nodes),
@@ -102,6 +105,7 @@ def render(page: Page, content: Mapping[str, object]) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     environment.filters["duration"] = duration
+    environment.filters["marked_up"] = marked_up
     script = page.script.read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     template = environment.from_string(page.template.read_text(encoding="utf-8"))
@@ -126,18 +130,29 @@ def _figures_of(table: str, provenance: Provenance) -> list[str]:
     return [name.removeprefix("figure/") for name in drawn]
 
 
-def _headline(main: Section, nodes: Mapping[str, Path], provenance: Provenance) -> dict:
+def _headline(
+    main: Section, nodes: Mapping[str, Path], provenance: Provenance, reference: str
+) -> dict:
     node = f"table/{main.name}"
     frame = read_table(nodes[node] / "data" / f"{main.name}.csv")
+    single = frame[frame["seed"] != MEAN]
     return {
         "bases": list(dict.fromkeys(frame["base"])),
         "rates": mean_rates(frame, node, provenance),
-        "n_seeds": frame.loc[frame["seed"] != MEAN, "seed"].nunique(),
+        "own_references": _own_references(frame, reference),
+        "n_seeds": single["seed"].nunique(),
         # A mean counts each instruction once a seed.
-        "n": int(frame.loc[frame["seed"] != MEAN, "n"].max()),
-        "caption": main.caption,
+        "n": int(single["n"].max()),
         "node": main.node,
     }
+
+
+def _own_references(frame: pd.DataFrame, reference: str) -> dict[str, str]:
+    """What each adaptation was compared with that was not compared with the reference."""
+    if "against" not in frame:
+        return {}
+    pairs = frame[["adaptation", "against"]].dropna().itertuples(index=False)
+    return {adaptation: against for adaptation, against in pairs if against != reference}
 
 
 def _examples(nodes: Mapping[str, Path], provenance: Provenance, reference: str) -> dict | None:

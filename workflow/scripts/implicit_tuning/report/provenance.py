@@ -1,7 +1,7 @@
 """Where numbers come from: the nodes of an experiment, and those behind one row of a table."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -51,13 +51,14 @@ class Provenance:
     def behind(self, table: str, row: Mapping[str, object]) -> list[int]:
         """Numbers of the nodes that a row of a table was made from, the table's own first.
 
-        These are what the table reads of the row's base, adaptation (and that which it is compared
-        with: the table's baseline, or the row's own) and seed, as far as the row has them.
+        These are what the table reads of the row's base, adaptation, epochs and seed, as far as the
+        row has them, and of what it is compared with: the table's baseline, or the row's own other
+        adaptation or number of epochs.
 
         Args:
             table: name of the table's node.
-            row: columns `base`, `adaptation`, `compared_with`, `seed`, `epochs` are used; others do
-                not count.
+            row: columns `base`, `adaptation`, `compared_with`, `seed`, `epochs`,
+                `compared_with_epochs` are used; others do not count.
         """
         settings = self.manifests[table]["settings"]
         read = self.above(table).values()
@@ -68,15 +69,15 @@ class Provenance:
         levels = self.manifests[name]["levels"]
         sweep = settings.get("sweep", {})
         adaptation, epochs = sweep.get(levels.get("adaptation"), (levels.get("adaptation"), None))
+        sides = _given(row, "adaptation", "compared_with")
+        if sides and "baseline" in settings:
+            sides.append(settings["baseline"])
         return (
-            _agree(row.get("base"), [levels.get("base")])
-            and (
-                _agree(row.get("adaptation"), [adaptation])
-                or adaptation in (settings.get("baseline"), row.get("compared_with"))
-            )
-            and _agree(row.get("epochs"), [epochs])
+            _agree(_given(row, "base"), [levels.get("base")])
+            and _agree(sides, [adaptation])
+            and _agree(_given(row, "epochs", "compared_with_epochs"), [epochs])
             # A model without a seed is compared with each reference, whose seed the row carries.
-            and _agree(row.get("seed"), [levels.get("seed"), levels.get("reference_seed")])
+            and _agree(_given(row, "seed"), [levels.get("seed"), levels.get("reference_seed")])
         )
 
     def embedded(self) -> dict:
@@ -109,7 +110,7 @@ class Provenance:
             "facts": facts,
             # A role that is the node's own name says nothing.
             "above": [
-                [self.number(node), "" if node.endswith(role) else role]
+                [self.number(node), "" if f"/{node}".endswith(f"/{role}") else role]
                 for role, node in above.items()
             ],
             "sources": {
@@ -125,7 +126,14 @@ def stage_of(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _agree(asked: object, found: Iterable[object]) -> bool:
-    """Whether one of a node's levels is what a row asks for; what either lacks does not count."""
-    known = [str(level) for level in found if level not in (None, "none")]
-    return asked in (None, MEAN) or not known or str(asked) in known
+def _given(row: Mapping[str, object], *columns: str) -> list[str]:
+    """What a row says in these columns; numbers that a gap made floats are whole again."""
+    values = [row[column] for column in columns if row.get(column) not in (None, MEAN)]
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    return [str(value) for value in whole]
+
+
+def _agree(asked: Sequence[str], found: Iterable[object]) -> bool:
+    """Whether one of a node's levels is asked for by a row; what either lacks does not count."""
+    known = {str(level) for level in found if level not in (None, "none")}
+    return not asked or not known or not known.isdisjoint(asked)

@@ -2,22 +2,23 @@
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup, escape
-from pandas.api.types import is_numeric_dtype
 
+from implicit_tuning.report.columns import LONGEST_NAME, Shown, kinds_of, shown
 from implicit_tuning.report.drawings import drawing
 from implicit_tuning.report.provenance import Provenance
 from implicit_tuning.tables.layout import EMPTY, MEAN, readable
 
 # Names of levels are texts, also where they look like numbers.
-TEXT_COLUMNS = ("base", "adaptation", "seed", "setting")
+TEXT_COLUMNS = ("base", "adaptation", "seed", "setting", "against", "compared_with")
+COLUMN_WORDS = {"paper_llama2_7b": "paper, Llama-2-7B", "paper_olmo_7b": "paper, OLMo-7B"}
 TITLES = {
-    "main": "Win rates, seed by seed",
+    "main": "Win rates in full",
     "paper": "Beside the paper",
     "claims": "The paper's claims, tried here",
     "ranking": "Response ranking",
@@ -26,6 +27,17 @@ TITLES = {
     "epochs": "Choice of epochs",
     "loss": "Training loss",
 }
+# What the page's line of links says instead; all ablations are one entry.
+SHORT_TITLES = {
+    "main": "Win rates",
+    "claims": "Claims",
+    "ranking": "Ranking",
+    "similarity": "Similarity",
+    "drift": "Marks",
+    "epochs": "Epochs",
+    "loss": "Loss",
+}
+ABLATIONS = "ablation"
 # Longer tables (points of curves) are for programs: the page has their figure and the file.
 MOST_ROWS = 400
 # Larger files are linked where the experiment has them, not held in the page.
@@ -44,8 +56,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table, and the numbers of the nodes that it was made from."""
+    """One line of a table, its name, and the numbers of the nodes that it was made from.
 
+    `group` is the base that heads it and its neighbours, empty where a column or no row says it.
+    """
+
+    name: str
+    group: str
     cells: list[Cell]
     origin: str
 
@@ -75,7 +92,9 @@ class Section:
         title, caption: what is above it.
         node: number of the table's node.
         columns, rows: the table; no rows when it has more than MOST_ROWS.
+        prose: the columns that hold a long text, which may be wrapped.
         common: what a column says in every row, instead of the column.
+        shared: what all texts of a column say besides, instead of each of them.
         n_rows: how many it has.
         downloads: its files.
         drawings: its figures.
@@ -87,7 +106,9 @@ class Section:
     node: int
     columns: list[str]
     rows: list[Row]
+    prose: list[str]
     common: dict[str, str]
+    shared: dict[str, str]
     n_rows: int
     downloads: list[Download]
     drawings: list[Drawing]
@@ -124,9 +145,8 @@ def section(
     node = f"table/{name}"
     data = nodes[node] / "data"
     frame = read_table(data / f"{name}.csv")
-    texts = readable(frame)
-    common = _common(frame, texts)
-    texts = texts.drop(columns=list(common))
+    table = shown(frame)
+    texts = table.texts
     caption = first_paragraph(data / f"{name}.md")
     title = title_of(name, provenance)
     return Section(
@@ -135,12 +155,25 @@ def section(
         caption=marked_up(caption),
         node=provenance.number(node),
         columns=[_words(column) for column in texts.columns],
-        rows=list(_rows(frame, texts, node, provenance)) if len(frame) <= MOST_ROWS else [],
-        common={_words(column): text for column, text in common.items()},
+        rows=list(_rows(frame, table, node, provenance)) if len(frame) <= MOST_ROWS else [],
+        prose=[_words(column) for column in texts if _is_long(texts[column])],
+        common={_words(column): text for column, text in table.common.items()},
+        shared={_words(column): text for column, text in table.shared.items()},
         n_rows=len(frame),
         downloads=downloads(data, "tables"),
         drawings=[_drawing(figure, nodes, title, caption) for figure in figures],
     )
+
+
+def links(sections: Sequence[Section]) -> dict[str, str]:
+    """Entries of the page's line of links by name of the table, all ablations as one."""
+    entries: dict[str, str] = {}
+    for each in sections:
+        if not each.name.startswith(ABLATIONS):
+            entries[each.name] = SHORT_TITLES.get(each.name, each.title)
+        elif "Ablations" not in entries.values():
+            entries[each.name] = "Ablations"
+    return entries
 
 
 def title_of(name: str, provenance: Provenance) -> str:
@@ -180,41 +213,20 @@ def mean_rates(
     return rates
 
 
-def _rows(
-    frame: pd.DataFrame, texts: pd.DataFrame, node: str, provenance: Provenance
-) -> Iterator[Row]:
-    kinds = _kinds(frame, list(texts.columns))
-    for values, row in zip(
-        texts.itertuples(index=False), frame.to_dict(orient="records"), strict=True
-    ):
+def _rows(frame: pd.DataFrame, table: Shown, node: str, provenance: Provenance) -> Iterator[Row]:
+    kinds = kinds_of(frame, table.texts)
+    texts, records = table.texts.itertuples(index=False), frame.to_dict(orient="records")
+    for name, group, values, row in zip(table.names, table.groups, texts, records, strict=True):
         cells = [_cell(kind, text) for kind, text in zip(kinds, values, strict=True)]
-        yield Row(cells, _origin(row, node, provenance))
+        yield Row(name, group, cells, _origin(row, node, provenance))
 
 
-def _common(frame: pd.DataFrame, texts: pd.DataFrame) -> dict[str, str]:
-    """Columns of text that say one thing in all of several rows, and what; numbers stay links."""
-    if len(texts) == 1:
-        return {}
-    kinds = _kinds(frame, list(texts.columns))
-    return {
-        column: texts[column].iloc[0]
-        for column, kind in zip(texts.columns, kinds, strict=True)
-        if kind == "text" and texts[column].nunique() == 1
-    }
+def _is_long(column: Iterable[str]) -> bool:
+    return any(len(text) > LONGEST_NAME for text in column)
 
 
 def _words(column: str) -> str:
-    return column.replace("_", " ")
-
-
-def _kinds(frame: pd.DataFrame, columns: list[str]) -> list[str]:
-    """Kind of each column's cells: what stands before the first number names the row."""
-    numeric = [column not in frame or is_numeric_dtype(frame[column]) for column in columns]
-    first = numeric.index(True) if True in numeric else 1
-    return [
-        "number" if number else "header" if place < first else "text"
-        for place, number in enumerate(numeric)
-    ]
+    return COLUMN_WORDS.get(column, column.replace("_", " "))
 
 
 def _cell(kind: str, text: str) -> Cell:

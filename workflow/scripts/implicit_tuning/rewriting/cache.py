@@ -8,9 +8,9 @@ crash tore is passed over with a warning.
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
+from implicit_tuning.digests import append_lines
 from implicit_tuning.rewriting.rewriter import Exchange
 
 logger = logging.getLogger(__name__)
@@ -31,22 +31,10 @@ class RewriteCache:
         """Stores a new response; on disk when this returns."""
         key = self._key(exchange)
         self._texts[key] = text
-        _append(self._path, json.dumps({"key": key, "text": text}, sort_keys=True) + "\n")
+        append_lines(self._path, json.dumps({"key": key, "text": text}, sort_keys=True) + "\n")
 
     def _key(self, exchange: Exchange) -> str:
         return hashlib.sha256(json.dumps([self._rewriter_id, *exchange]).encode()).hexdigest()
-
-
-def _append(path: Path, line: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        if file.tell() > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a torn last line: keep it from swallowing ours
-                line = "\n" + line
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> dict[str, str]:

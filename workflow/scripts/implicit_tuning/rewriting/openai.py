@@ -160,7 +160,9 @@ class OpenAIRewriter:
 
     def _read(self, answer: Answer) -> str:
         limit = self._writer.max_tokens
-        if answer.usage is not None and answer.usage[1] >= limit:
+        counted = 0 if answer.usage is None else answer.usage[1]
+        # Some servers say no reason, some count no tokens: either is enough to refuse it.
+        if answer.finish_reason == "length" or counted >= limit:
             raise NoAnswer(f"it was cut off at max_tokens {limit}: raise that")
         if not answer.text.strip():
             raise NoAnswer("an empty answer")

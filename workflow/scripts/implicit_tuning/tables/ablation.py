@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from implicit_tuning.statistics import difference, holm, paired_test
+from implicit_tuning.statistics import difference, paired_test
 from implicit_tuning.tables.comparisons import (
     LENGTH_WORDS,
     RATE_WORDS,
@@ -13,12 +13,12 @@ from implicit_tuning.tables.comparisons import (
     Groups,
     annotations_of,
     mean_cells,
-    measured,
     paired_with,
     read_groups,
+    tested,
     with_judge,
 )
-from implicit_tuning.tables.layout import Table
+from implicit_tuning.tables.layout import Table, counted, measured
 
 COLUMNS = [
     "base",
@@ -44,6 +44,7 @@ COLUMNS = [
     "judge",
     "note",
 ]
+OWN_REFERENCE = "against another reference"
 
 
 def build(
@@ -52,7 +53,7 @@ def build(
     title: str,
     adaptations: Sequence[str],
     baseline: str,
-    settings: Mapping[str, float | str | list[str]],
+    settings: Mapping[str, Mapping[str, float | str]],
     setting: str,
     reference: str,
     references: Mapping[str, str] = {},
@@ -61,8 +62,8 @@ def build(
     """Mean win rates (%) of the variants, and their differences (points) to the baseline.
 
     A difference is paired by seed of the reference and by instruction; it is tested, and the number
-    of tests is stated. It is empty on the baseline's own row, and where row and baseline were
-    compared with different references, which `note` then says.
+    of tests is stated. It is empty on the baseline's own row. Where row and baseline were compared
+    with different references, it is that of two rates each against its own, and `note` says so.
 
     Args:
         inputs: as for `tables.main`.
@@ -70,8 +71,8 @@ def build(
         title: what is varied, for people.
         adaptations: the variants and the baseline, in the order of rows.
         baseline: the adaptation that differences are taken to.
-        settings: what sets each adaptation apart: a number, a text or a list of texts.
-        setting: what the settings are, with their unit.
+        settings: by base, what sets each adaptation apart: a number or a text.
+        setting: what the settings are, with their unit; "adaptation" where each is but a name.
         reference: the adaptation that runs were compared with.
         references: the reference of each adaptation that has another one.
         judge_is_truth: whether the judge is right by construction.
@@ -83,12 +84,12 @@ def build(
     groups, calibration = read_groups(inputs, adaptations)
     label = with_judge(label, groups, judge_is_truth, calibration)
     against = {name: references.get(name, reference) for name in adaptations}
-    differences = _differences(groups, baseline, against)
+    differences = _differences(groups, baseline)
     rows = [
         {
             "base": group[1],
             "adaptation": group[2],
-            "setting": _setting(settings, group[2]),
+            "setting": _setting(settings.get(group[1], {}), group[2]),
             "against": against[group[2]],
             "judge": group[0],
             "note": _note(group[2], baseline, against),
@@ -101,46 +102,52 @@ def build(
     return Table(frame, _caption(label, title, setting, baseline, len(differences)))
 
 
-def _differences(groups: Groups, baseline: str, against: Mapping[str, str]) -> dict[Group, dict]:
-    found, p_values = {}, []
-    for group, runs in groups.items():
-        others = paired_with(groups, group, baseline)
-        if group[2] != baseline and against[group[2]] == against[baseline]:
-            sides = annotations_of(runs), annotations_of(others)
-            found[group] = measured("difference", difference(*sides))
-            p_values.append(paired_test(*sides))
-    for cells, p, corrected in zip(found.values(), p_values, holm(p_values), strict=True):
-        cells |= {"difference_p": p, "difference_p_holm": corrected, "n_comparisons": len(found)}
-    return found
+def _differences(groups: Groups, baseline: str) -> dict[Group, dict]:
+    """Cells of the difference to the baseline, for all rows but its own."""
+    sides = {
+        group: (annotations_of(runs), annotations_of(paired_with(groups, group, baseline)))
+        for group, runs in groups.items()
+        if group[2] != baseline
+    }
+    tests = tested("difference", {group: paired_test(*both) for group, both in sides.items()})
+    return {
+        group: measured("difference", difference(*both)) | tests[group]
+        for group, both in sides.items()
+    }
 
 
-def _setting(settings: Mapping[str, float | str | list[str]], adaptation: str) -> str:
+def _setting(settings: Mapping[str, float | str], adaptation: str) -> str:
     """The setting as a text: two decimals would make a learning rate zero."""
     if adaptation not in settings:
         raise ValueError(
             f"adaptation {adaptation!r} has no entry in `settings` ({', '.join(settings)}): say "
             "what sets it apart"
         )
-    value = settings[adaptation]
-    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return str(settings[adaptation])
 
 
 def _note(adaptation: str, baseline: str, against: Mapping[str, str]) -> str:
     if adaptation == baseline:
         return "baseline"
-    if against[adaptation] == against[baseline]:
-        return ""
-    return (
-        f"no difference: compared with {against[adaptation]!r}, the baseline with "
-        f"{against[baseline]!r}"
-    )
+    return "" if against[adaptation] == against[baseline] else OWN_REFERENCE
 
 
 def _caption(label: str, title: str, setting: str, baseline: str, n_tests: int) -> str:
+    by_name = setting == "adaptation"
+    varied = "variants are told apart by name" if by_name else f"`setting` is {setting}"
     return (
-        f"**{label or title}.** {title}; `setting` is {setting}. Means over seeds of win rates in % "
-        f"against the run of the same base and seed that `against` names; {RATE_WORDS}. "
-        f"`difference` is to '{baseline}', in points, paired by seed and instruction; its p is that "
-        "of a two-sided permutation test by signs over instructions, in parentheses corrected for "
-        f"the {n_tests} comparisons of this table (Holm). {LENGTH_WORDS}."
+        f"**{label or title}.** {title}; {varied}. Means over seeds of win rates in % against the "
+        f"run of the same base and seed that `against` names; {RATE_WORDS}. "
+        f"{_difference_words(baseline, n_tests)} {LENGTH_WORDS}."
+    )
+
+
+def _difference_words(baseline: str, n_tests: int) -> str:
+    if not n_tests:
+        return f"No row stands beside the baseline '{baseline}': there is no difference to give."
+    return (
+        f"`difference` is to '{baseline}', in points, paired by seed and instruction (of two rates "
+        "each against its own reference, where `note` says so); its p is that of a two-sided "
+        "permutation test by signs over instructions, in parentheses corrected for the "
+        f"{counted(n_tests, 'comparison')} of this table (Holm)."
     )

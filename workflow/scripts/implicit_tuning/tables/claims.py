@@ -11,14 +11,14 @@ import pandas as pd
 from implicit_tuning.paper import BASE_NAMES, REFERENCE, WIN_RATES, PaperWinRate
 from implicit_tuning.statistics import SeedMean, combine, difference
 from implicit_tuning.tables.comparisons import (
+    RATE_WORDS,
     Group,
     Groups,
     annotations_of,
-    measured,
     paired_with,
     read_groups,
 )
-from implicit_tuning.tables.layout import Table
+from implicit_tuning.tables.layout import Table, counted, measured
 
 TASKS = ("mbpp", "gsm8k", "poetry", "recipes")
 # A lift below this many points is none: what the paper says of chess, whose rate on OLMo-7B is 1.6
@@ -40,7 +40,7 @@ COLUMNS = [
     "n_seeds",
     "judge",
 ]
-# Verdicts, and how a caption counts them.
+# Verdicts, and how a caption counts several of them.
 VERDICTS = {"agrees": "agree", "contradicts": "contradict", "undecided": "undecided"}
 
 
@@ -83,11 +83,13 @@ def build(
     adaptations: Sequence[str],
     paper_bases: Mapping[str, str | None],
     circumstances: Sequence[str],
+    references: Mapping[str, str] = {},
 ) -> Table:
     """Whether our win rates agree with each claim of the paper, base by base.
 
     `difference` is that of the two win rates, in points, paired by seed and instruction. Claims
-    about adaptations that a base was not given are left out.
+    about adaptations that a base was not given, or that were compared with another reference than
+    the paper's, are left out.
 
     Args:
         inputs: data folders of comparisons by the levels of their nodes, joined by "/".
@@ -95,11 +97,13 @@ def build(
         adaptations: all of them.
         paper_bases: the paper's base (a key of `paper.WIN_RATES`) that each base stands beside.
         circumstances: what sets the experiment apart from the paper's, a sentence each.
+        references: the reference of each adaptation that has another one.
 
     Raises:
         ValueError: a run given twice, or an adaptation that `adaptations` does not name.
     """
     groups, _ = read_groups(inputs, adaptations)
+    groups = {group: runs for group, runs in groups.items() if group[2] not in references}
     rows = [
         row
         for judge, base in dict.fromkeys(group[:2] for group in groups)
@@ -150,7 +154,7 @@ def verdict(expected: str, ours: SeedMean) -> str:
     `expected` is what a `Claim` says of the difference.
     """
     if expected == "not above":
-        agrees, contradicts = ours.high < NO_LIFT, ours.low > 0
+        agrees, contradicts = ours.high < NO_LIFT, ours.low >= NO_LIFT
     else:
         sign = 1 if expected == "above" else -1
         ends = np.sort([sign * ours.low, sign * ours.high])
@@ -177,7 +181,7 @@ def _two_rates(claim: Claim, rates: Mapping[str, PaperWinRate]) -> str:
 def _why(found: str, ours: SeedMean, circumstances: Sequence[str]) -> str:
     if found == "agrees":
         return ""
-    few = f"{ours.n} judged pairs over {ours.n_seeds} seeds do not decide it"
+    few = f"not decided by {counted(ours.n, 'judged pair')} over {counted(ours.n_seeds, 'seed')}"
     return "; ".join([*([few] if found == "undecided" else []), *circumstances])
 
 
@@ -186,14 +190,17 @@ def _caption(label: str, rows: Sequence[Mapping]) -> str:
     for row in rows:
         counts.setdefault(row["base"], Counter())[row["verdict"]] += 1
     found = " ".join(
-        f"{base}: {', '.join(f'{count[name]} {word}' for name, word in VERDICTS.items())}."
+        f"{base}: {', '.join(_number_of(count[name], name) for name in VERDICTS)}."
         for base, count in counts.items()
     )
     return (
         f"**{label or 'Claims'}.** The paper's claims (arXiv 2409.14254) as orderings of two win "
         "rates, and ours. `difference` is that of `adaptation` less `compared_with` in points, paired by "
-        "seed and instruction; ± is the standard deviation over seeds, brackets the 95 % interval (bootstrap "
-        "over seeds and instructions). It agrees or contradicts where the whole interval does, and "
-        f"is undecided otherwise; of {len(rows)} such intervals one in twenty errs by chance. "
-        f"{found}"
+        f"seed and instruction; {RATE_WORDS}. It agrees or contradicts where the whole interval does, "
+        "and is undecided otherwise; one such interval in twenty errs by chance, and there are "
+        f"{len(rows)}. {found}"
     )
+
+
+def _number_of(count: int, verdict: str) -> str:
+    return f"{count} {verdict if count == 1 else VERDICTS[verdict]}"

@@ -1,17 +1,19 @@
 """Comparisons as tables read them, grouped into the runs that a mean is taken over."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from implicit_tuning.reading import read_rows
-from implicit_tuning.statistics import Annotations, Ratio, SeedMean, combine, length_ratio
+from implicit_tuning.statistics import Annotations, combine, holm, length_ratio
+from implicit_tuning.tables.layout import measured
 
 # For captions: what stands in the cells of every table of win rates.
 RATE_WORDS = (
-    "± is the standard deviation over seeds, brackets the 95 % interval (bootstrap over seeds and "
-    "instructions; exact where nearly all pairs end alike)"
+    "± is the standard deviation over seeds (of a model without seeds: over references), brackets "
+    "the 95 % interval (bootstrap over seeds and instructions; exact where nearly all pairs end "
+    "alike)"
 )
 LENGTH_WORDS = (
     "`length_ratio` is the mean length of the answers over that of the reference's, in characters "
@@ -126,21 +128,21 @@ def annotations_of(runs: Sequence[ComparisonResult]) -> list[Annotations]:
 # --- cells ---------------------------------------------------------------------------------------
 
 
-def measured(name: str, value: SeedMean | Ratio | None) -> dict[str, float | None]:
-    """Returns the cells of a number: itself, `_std` (means only), `_low` and `_high`."""
-    if value is None:
-        return {}
-    number = value.mean if isinstance(value, SeedMean) else value.value
-    cells = {name: number, f"{name}_low": value.low, f"{name}_high": value.high}
-    return cells | ({f"{name}_std": value.std} if isinstance(value, SeedMean) else {})
-
-
 def mean_cells(runs: Sequence[ComparisonResult]) -> dict[str, float | None]:
     """Returns the cells of a mean over seeds: win rate, counts, length ratio."""
     mean = combine(annotations_of(runs))
     ratio = length_ratio([row for run in runs for row in run.annotations])
     counts = {"n": mean.n, "n_seeds": mean.n_seeds}
     return measured("win_rate", mean) | counts | measured("length_ratio", ratio)
+
+
+def tested(name: str, p_values: Mapping[Hashable, float]) -> dict[Hashable, dict[str, float]]:
+    """Returns the cells of each test of the number `name`, corrected for all tests of the table."""
+    corrected = holm(list(p_values.values()))
+    return {
+        row: {f"{name}_p": p, f"{name}_p_holm": together, "n_comparisons": len(p_values)}
+        for (row, p), together in zip(p_values.items(), corrected, strict=True)
+    }
 
 
 # --- what is known of the judge -------------------------------------------------------------------

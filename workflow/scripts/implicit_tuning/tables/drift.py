@@ -2,21 +2,13 @@
 the task's domain and far from it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from implicit_tuning.statistics import SeedMean, mean_over_seeds, widened
-from implicit_tuning.tables.layout import Table
-from implicit_tuning.tables.similarity import (
-    BRACKETS,
-    SimilarityRuns,
-    embedded_by,
-    read_runs,
-    spread,
-)
+from implicit_tuning.statistics import mean_score, paired_difference
+from implicit_tuning.tables.layout import Table, measured
+from implicit_tuning.tables.similarity import BRACKETS, SimilarityRuns, embedded_by, read_runs
 
 REGIONS = ("near", "far")
 
@@ -53,9 +45,9 @@ def _row(run: SimilarityRuns, region: str) -> dict:
         "adaptation": run.adaptation,
         "mark": run.summary["mark"],
         "region": region,
-        **spread("share", share(own) if some else None),
-        **spread("reference_share", share(reference) if some else None),
-        **spread("difference", difference(own, reference) if some else None),
+        **measured("share", mean_score(own) if some else None),
+        **measured("reference_share", mean_score(reference) if some else None),
+        **measured("difference", paired_difference(own, reference) if some else None),
         "n": own.size,
         "n_seeds": len(run.seeds),
         "in_training": _counted(run.summary, "n_task_marked", "n_task_responses"),
@@ -63,31 +55,6 @@ def _row(run: SimilarityRuns, region: str) -> dict:
             run.summary, "n_reference_set_marked", "n_reference_responses"
         ),
     }
-
-
-def share(marked: np.ndarray) -> SeedMean:
-    """Share of marked responses over seeds; `marked` is 100 or 0, [seeds, instructions]."""
-    mean = mean_over_seeds(marked)
-    low, high = widened((mean.low, mean.high), marked, marked.shape[1])
-    return replace(mean, low=low, high=high)
-
-
-def difference(own: np.ndarray, reference: np.ndarray) -> SeedMean:
-    """Difference of two shares, paired by seed and instruction; [seeds, instructions] each.
-
-    Where nearly all pairs agree, the interval is as wide as the exact ones of the pairs in which
-    only the one, and only the other, is marked.
-    """
-    mean = mean_over_seeds(own - reference)
-    only_own, only_reference = (
-        100.0 * (side > other) for side, other in ((own, reference), (reference, own))
-    )
-    more, less = (
-        widened((scores.mean(), scores.mean()), scores, scores.shape[1])
-        for scores in (only_own, only_reference)
-    )
-    low, high = min(mean.low, more[0] - less[1]), max(mean.high, more[1] - less[0])
-    return replace(mean, low=float(low), high=float(high))
 
 
 def _counted(summary: Mapping, marked: str, responses: str) -> str:

@@ -8,8 +8,8 @@ import pandas as pd
 
 from implicit_tuning.selection import margin_of
 from implicit_tuning.statistics import summarise
-from implicit_tuning.tables.comparisons import ComparisonResult, measured, read_comparison
-from implicit_tuning.tables.layout import Table
+from implicit_tuning.tables.comparisons import ComparisonResult, read_comparison
+from implicit_tuning.tables.layout import Table, counted, measured
 
 COLUMNS = [
     "base",
@@ -20,6 +20,7 @@ COLUMNS = [
     "win_rate_low",
     "win_rate_high",
     "chosen",
+    "compared_with_epochs",
     "margin",
     "margin_low",
     "margin_high",
@@ -39,7 +40,8 @@ def build(
 ) -> Table:
     """Win rate (%) of each number of epochs against the validation set's reference answers.
 
-    The chosen row has its margin (points, paired by instruction) over the best other one.
+    The chosen row has its margin (points, paired by instruction) over the best other one, which
+    `compared_with_epochs` names.
 
     Args:
         inputs: data folders of comparisons ("judge/...") and choices ("select/base/adaptation") by
@@ -61,7 +63,8 @@ def build(
                 f"tried; tried were {sorted(candidates)}"
             )
         rows += _rows(candidates, adaptation, chosen)
-    return Table(pd.DataFrame(rows, columns=COLUMNS), _caption(label))
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"compared_with_epochs": "Int64"})
+    return Table(frame, _caption(label))
 
 
 def _candidates(
@@ -84,7 +87,7 @@ def _candidates(
 
 
 def _rows(candidates: Candidates, adaptation: str, chosen: int) -> list[dict]:
-    others, margin = margin_of(chosen, {n: run.annotations for n, run in candidates.items()})
+    runner_up, margin = margin_of(chosen, {n: run.annotations for n, run in candidates.items()})
     rows = []
     for epochs, run in candidates.items():
         rate = summarise(run.annotations)
@@ -104,8 +107,11 @@ def _rows(candidates: Candidates, adaptation: str, chosen: int) -> list[dict]:
         )
         if epochs == chosen and margin is not None:
             within = margin.low <= 0 <= margin.high
-            note = f"margin over {others} epochs" + (", within chance" if within else "")
-            rows[-1] |= measured("margin", margin) | {"note": note}
+            note = f"margin over {counted(runner_up, 'epoch')}" + (
+                ", within chance" if within else ""
+            )
+            rows[-1] |= {"compared_with_epochs": runner_up, "note": note}
+            rows[-1] |= measured("margin", margin)
     return rows
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from implicit_tuning.reading import read_rows
-from implicit_tuning.tables.layout import Table
+from implicit_tuning.tables.layout import Table, counted
 
 COUNT = 8
 # Characters of an answer in the Markdown; the .csv has all of it.
@@ -141,9 +141,9 @@ def _verdict(row: Mapping) -> str:
 
 def _caption(label: str, frame: pd.DataFrame) -> str:
     return (
-        f"**{label or 'Examples'}.** Answers of all adaptations to {frame['index'].nunique()} "
-        "instructions of the evaluation set, chosen by rule: sorted by the sha256 of their text, one "
-        "of each family in turn. Runs of the first seed; win, tie or loss is the judge's verdict "
+        f"**{label or 'Examples'}.** Answers of all adaptations to "
+        f"{counted(frame['index'].nunique(), 'instruction')} of the evaluation set, chosen by rule: "
+        "sorted by the sha256 of the text, one of each family in turn. Runs of the first seed; win, tie or loss is the judge's verdict "
         "against the reference run's answer."
     )
 

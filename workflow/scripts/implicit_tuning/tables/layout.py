@@ -10,6 +10,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 
@@ -43,6 +44,31 @@ class Table:
     extra: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     markdown: str | None = None
     decimals: int = 2
+
+
+class Measured(Protocol):
+    """A number with its interval; `std` over seeds is None where it has none."""
+
+    value: float
+    std: float | None
+    low: float
+    high: float
+
+
+def measured(name: str, number: Measured | None) -> dict[str, float]:
+    """Returns the cells of a number: itself, `_std`, `_low` and `_high`; NaN where there is none."""
+    parts = ("value", "std", "low", "high")
+    values = [getattr(number, part, None) for part in parts]
+    columns = (name, *(f"{name}_{part}" for part in parts[1:]))
+    return {
+        column: float("nan") if value is None else value
+        for column, value in zip(columns, values, strict=True)
+    }
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun, `1 seed` or `3 seeds`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def write_table(table: Table, folder: Path, stem: str) -> None:

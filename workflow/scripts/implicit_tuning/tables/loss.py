@@ -3,13 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from implicit_tuning.reading import read_rows
-from implicit_tuning.statistics import SeedMean, mean_over_seeds
-from implicit_tuning.tables.comparisons import measured
-from implicit_tuning.tables.layout import Table
+from implicit_tuning.statistics import SeedMean, mean_of_numbers
+from implicit_tuning.tables.layout import Table, measured
 
 LEVELS = ["base", "adaptation", "seed"]
 HISTORY_COLUMNS = [*LEVELS, "epoch", "update", "loss"]
@@ -34,7 +32,9 @@ DECIMALS = 5
 def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) -> Table:
     """Mean training loss (nats a response token) of the first and the last epoch.
 
-    `loss-history.csv` beside it has the loss of every update.
+    The interval is Student's t over seeds: updates are no sample, they trend, and each seed sees
+    the rows in another order. One seed alone has none, and so no number. `loss-history.csv` beside
+    the table has the loss of every update.
 
     Args:
         inputs: the loss_history.jsonl of finetunes by base, adaptation and seed, joined by "/".
@@ -49,13 +49,8 @@ def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) ->
         {"base": base, "adaptation": adaptation, **_summary(runs)}
         for (base, adaptation), runs in history.groupby(["base", "adaptation"], sort=False)
     ]
-    caption = (
-        f"**{label or 'Training losses'}.** Training loss in nats a response token, mean over the "
-        "updates of the first and of the last epoch and over seeds; ± is the standard deviation "
-        "over seeds, brackets the 95 % interval (bootstrap over seeds and updates)."
-    )
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return Table(frame, caption, extra={"history": history}, decimals=DECIMALS)
+    return Table(frame, _caption(label, frame), extra={"history": history}, decimals=DECIMALS)
 
 
 def _read_histories(inputs: Mapping[str, Path], adaptations: Sequence[str]) -> pd.DataFrame:
@@ -89,7 +84,18 @@ def _summary(runs: pd.DataFrame) -> dict:
     }
 
 
-def _mean_of_epoch(runs: pd.DataFrame, epoch: int) -> SeedMean:
-    chosen = runs[runs["epoch"] == epoch]
-    losses = chosen.pivot(index="seed", columns="update", values="loss")
-    return mean_over_seeds(losses.to_numpy(dtype=float, na_value=np.nan))
+def _mean_of_epoch(runs: pd.DataFrame, epoch: int) -> SeedMean | None:
+    by_seed = runs[runs["epoch"] == epoch].groupby("seed")["loss"].mean()
+    return mean_of_numbers(by_seed.to_list())
+
+
+def _caption(label: str, frame: pd.DataFrame) -> str:
+    alone = (
+        " One seed has no interval, and its row no number." if (frame["n_seeds"] == 1).any() else ""
+    )
+    return (
+        f"**{label or 'Training losses'}.** Training loss in nats a response token, mean over the "
+        "updates of the first and of the last epoch and over seeds; ± is the standard deviation "
+        f"over seeds, brackets the 95 % interval (Student's t over seeds).{alone} loss-history.csv "
+        "has the loss of every update of every seed."
+    )

@@ -1,11 +1,18 @@
 """The main table: the win rate of every run, and the mean over seeds of each adaptation."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from implicit_tuning.statistics import holm, length_ratio, mean_of_numbers, paired_test, summarise
+from implicit_tuning.statistics import (
+    SeedMean,
+    length_ratio,
+    mean_of_numbers,
+    paired_test,
+    summarise,
+)
 from implicit_tuning.tables.comparisons import (
     LENGTH_WORDS,
     RATE_WORDS,
@@ -14,11 +21,11 @@ from implicit_tuning.tables.comparisons import (
     Groups,
     annotations_of,
     mean_cells,
-    measured,
     read_groups,
+    tested,
     with_judge,
 )
-from implicit_tuning.tables.layout import MEAN, Table
+from implicit_tuning.tables.layout import MEAN, Table, counted, measured
 
 COLUMNS = [
     "base",
@@ -33,6 +40,7 @@ COLUMNS = [
     "n_comparisons",
     "against",
     "n",
+    "n_seeds",
     "length_ratio",
     "length_ratio_low",
     "length_ratio_high",
@@ -44,6 +52,7 @@ COLUMNS = [
     "note",
 ]
 ONE_SEED = "no length-controlled rate: that of one seed has no interval"
+ONE_MODEL = "no length-controlled rate: one model against several references has no spread of seeds"
 
 
 def build(
@@ -58,9 +67,10 @@ def build(
     """The win rate (%) of every run, and the mean over seeds of each base and adaptation.
 
     Rows stand by judge and base as first met, then by adaptation as in `adaptations`, then by seed,
-    the mean last. `n` counts judged pairs. Only means are tested, and only they have a
-    length-controlled rate, since that of a single run has no interval. `note` is `label`, with what
-    is known of the judge, and then the adaptation's own entry in `notes`, if any.
+    the mean last. `n` counts judged pairs, `n_seeds` the seeds of a row (of one model without
+    seeds: its references). Only means are tested, and only they have a length-controlled rate,
+    since that of a single run has no interval. `note` is `label`, with what is known of the judge,
+    and then the adaptation's own entry in `notes`, if any.
 
     Args:
         inputs: data folders of comparisons by the levels of their nodes, joined by "/"; under
@@ -104,28 +114,42 @@ def _seed_row(run: ComparisonResult) -> dict:
         "win_rate_low": rate.low,
         "win_rate_high": rate.high,
         "n": rate.n,
+        "n_seeds": 1,
         **measured("length_ratio", length_ratio(run.annotations)),
     }
 
 
 def _mean_row(runs: Sequence[ComparisonResult], note: str) -> dict:
+    controlled, why_not = _length_controlled(runs)
+    return {
+        "seed": MEAN,
+        "note": "; ".join(filter(None, (note, why_not))),
+        **mean_cells(runs),
+        **measured("length_controlled_win_rate", controlled),
+    }
+
+
+def _length_controlled(runs: Sequence[ComparisonResult]) -> tuple[SeedMean | None, str]:
+    """The mean over seeds, its t interval cut to what a rate can be, or why there is none."""
     rates = [run.summary["length_controlled_winrate"] for run in runs]
-    known = None not in rates
-    controlled = mean_of_numbers(rates) if known else None
-    if known and controlled is None:
-        note = "; ".join(filter(None, (note, ONE_SEED)))
-    cells = measured("length_controlled_win_rate", controlled)
-    return {"seed": MEAN, "note": note, **mean_cells(runs), **cells}
+    if None in rates:
+        return None, ""  # the caption says why
+    if len(rates) == 1:
+        return None, ONE_SEED
+    if any(run.seed is None for run in runs):
+        return None, ONE_MODEL
+    mean = mean_of_numbers(rates)
+    return replace(mean, low=max(0.0, mean.low), high=min(100.0, mean.high)), ""
 
 
 def _tests(groups: Groups, against: Mapping[str, str]) -> dict[Group, dict]:
-    """p-values of every mean that is compared with another adaptation than itself."""
-    tested = [group for group in groups if group[2] != against[group[2]]]
-    p_values = [paired_test(annotations_of(groups[group])) for group in tested]
-    return {
-        group: {"win_rate_p": p, "win_rate_p_holm": corrected, "n_comparisons": len(tested)}
-        for group, p, corrected in zip(tested, p_values, holm(p_values), strict=True)
+    """Tests of every mean that is compared with another adaptation than itself."""
+    p_values = {
+        group: paired_test(annotations_of(runs))
+        for group, runs in groups.items()
+        if group[2] != against[group[2]]
     }
+    return tested("win_rate", p_values)
 
 
 def _caption(label: str, groups: Groups, n_tests: int) -> str:
@@ -134,12 +158,14 @@ def _caption(label: str, groups: Groups, n_tests: int) -> str:
         f"Length-controlled win rate {statuses.pop()}."
         if len(statuses) == 1
         else "The length-controlled win rate stands on means alone, with Student's t interval over "
-        "seeds; where a seed has none, so has the mean."
+        "seeds; where a seed has none, neither has the mean."
+    )
+    tests = (
+        "p is that of a two-sided permutation test of the mean over seeds, by signs over "
+        "instructions: is the run as good as its reference? In parentheses the p-value corrected "
+        f"for the {counted(n_tests, 'comparison')} of this table (Holm). "
     )
     return (
         f"**{label or 'Win rates'}.** Win rates in % against the run of the same base and seed that "
-        f"`against` names; {RATE_WORDS}. p is that of a two-sided permutation test of the mean over "
-        f"seeds, by signs over instructions: is the run as good as its reference? In parentheses "
-        f"the p-value corrected for the {n_tests} comparisons of this table (Holm). {LENGTH_WORDS}. "
-        f"{controlled}"
+        f"`against` names; {RATE_WORDS}. {tests if n_tests else ''}{LENGTH_WORDS}. {controlled}"
     )

@@ -1,24 +1,21 @@
 """Response ranking of every base and adaptation, beside the paper's (paper, response ranking)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from implicit_tuning.paper import RANKED_RIGHT
 from implicit_tuning.reading import read_rows
-from implicit_tuning.statistics import SeedMean, mean_over_seeds, widened
-from implicit_tuning.tables.layout import Table
+from implicit_tuning.statistics import mean_score, paired_difference, sign_flip_test
+from implicit_tuning.tables.comparisons import tested
+from implicit_tuning.tables.layout import PUBLISHED, Table, counted, measured
 
 SCORES_FILE = "scores.jsonl"
 BASELINE = "base"
-# Percentages of 5,000 comparisons (1,000 pairs of Stanford Alpaca): Hewitt, Liu, Liang, Manning,
-# arXiv 2409.14254 (v1). Texts, for the paper prints them without interval or deviation.
-PAPER = {
-    "paper_llama2_7b": {"base": "80.4", "instruction": "77.4"},
-    "paper_olmo_7b": {"base": "74.5", "instruction": "74.3"},
-}
+PAPER = {f"{PUBLISHED}{base.replace('-', '_')}": rates for base, rates in RANKED_RIGHT.items()}
 COLUMNS = [
     "base",
     "adaptation",
@@ -28,10 +25,14 @@ COLUMNS = [
     "ranked_right_high",
     "n",
     "n_seeds",
+    "compared_with",
     "difference",
     "difference_std",
     "difference_low",
     "difference_high",
+    "difference_p",
+    "difference_p_holm",
+    "n_comparisons",
     *PAPER,
 ]
 
@@ -48,15 +49,17 @@ class Ranking:
     scores: np.ndarray
 
 
+Matrices = dict[tuple[str, str], np.ndarray]  # by base and adaptation
+
+
 def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) -> Table:
     """Returns a row for each base (as first met) and adaptation (as in `adaptations`).
 
     `ranked_right` is a percentage of comparisons, the mean over seeds; its interval is a bootstrap
     over seeds and pairs (the comparisons of a pair belong together), as wide as the exact one where
     nearly all pairs score alike. `difference` is that to the row `base` of the same base, in
-    percentage points, paired pair by pair; it is empty on the row of `base`, and where `base` did
-    not rank. `n` counts the
-    comparisons of all seeds.
+    percentage points, paired pair by pair, and is tested; it is empty on the row of `base`, and
+    where `base` did not rank. `n` counts the comparisons of all seeds.
 
     Args:
         inputs: data folders of the rankings by the levels of their nodes,
@@ -71,19 +74,22 @@ def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) ->
     rankings = {name: _read_ranking(folder) for name, folder in inputs.items()}
     _require_same_comparisons(rankings)
     matrices = _matrices(rankings, adaptations)
+    differences = _differences(matrices)
     draws = len(next(iter(rankings.values())).comparisons[0]) - 1
-    rows = []
-    for base, adaptation in matrices:
-        rows.append(
-            {
-                "base": base,
-                "adaptation": adaptation,
-                **_rate_cells(matrices[base, adaptation], draws),
-                **_difference_cells(matrices, base, adaptation),
-                **{column: rates.get(adaptation) for column, rates in PAPER.items()},
-            }
-        )
-    return Table(pd.DataFrame(rows, columns=COLUMNS), _caption(rankings, label))
+    rows = [
+        {
+            "base": base,
+            "adaptation": adaptation,
+            **measured("ranked_right", mean_score(matrix)),
+            "n": matrix.size * draws,
+            "n_seeds": len(matrix),
+            **differences.get((base, adaptation), {}),
+            **{column: rates.get(adaptation) for column, rates in PAPER.items()},
+        }
+        for (base, adaptation), matrix in matrices.items()
+    ]
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"n_comparisons": "Int64"})
+    return Table(frame, _caption(rankings, label, len(differences)))
 
 
 def _read_ranking(folder: Path) -> Ranking:
@@ -106,9 +112,7 @@ def _require_same_comparisons(rankings: Mapping[str, Ranking]) -> None:
             )
 
 
-def _matrices(
-    rankings: Mapping[str, Ranking], adaptations: Sequence[str]
-) -> dict[tuple[str, str], np.ndarray]:
+def _matrices(rankings: Mapping[str, Ranking], adaptations: Sequence[str]) -> Matrices:
     """Scores [seeds, pairs] (percent) by base and adaptation, in the order of rows."""
     found: dict[tuple[str, str], list[np.ndarray]] = {}
     for name, ranking in rankings.items():
@@ -124,45 +128,45 @@ def _matrices(
     return {row: np.array(found[row]) for row in ordered}
 
 
-def _rate_cells(matrix: np.ndarray, draws: int) -> dict:
-    mean = mean_over_seeds(matrix)
-    low, high = widened((mean.low, mean.high), matrix, matrix.shape[1])
-    cells = _cells("ranked_right", replace(mean, low=low, high=high))
-    return cells | {"n": mean.n * draws, "n_seeds": mean.n_seeds}
-
-
-def _difference_cells(
-    matrices: Mapping[tuple[str, str], np.ndarray], base: str, adaptation: str
-) -> dict:
-    if adaptation == BASELINE or (base, BASELINE) not in matrices:
-        return {}
-    # The base is one model without a seed: its scores are taken from those of each seed.
-    return _cells(
-        "difference", mean_over_seeds(matrices[base, adaptation] - matrices[base, BASELINE])
-    )
-
-
-def _cells(name: str, mean: SeedMean) -> dict:
+def _differences(matrices: Matrices) -> dict[tuple[str, str], dict]:
+    """Cells of the difference to the base's row, for all that have one."""
+    sides = {
+        (base, adaptation): (matrix, matrices[base, BASELINE])
+        for (base, adaptation), matrix in matrices.items()
+        if adaptation != BASELINE and (base, BASELINE) in matrices
+    }
+    tests = tested("difference", {row: sign_flip_test(a - b) for row, (a, b) in sides.items()})
     return {
-        name: mean.mean,
-        f"{name}_std": mean.std,
-        f"{name}_low": mean.low,
-        f"{name}_high": mean.high,
+        row: {"compared_with": BASELINE}
+        | measured("difference", paired_difference(own, base))
+        | tests[row]
+        for row, (own, base) in sides.items()
     }
 
 
-def _caption(rankings: Mapping[str, Ranking], label: str) -> str:
+def _caption(rankings: Mapping[str, Ranking], label: str, n_tests: int) -> str:
     name, ranking = next(iter(rankings.items()))
     dataset = name.split("/")[-1]
     pairs, draws = len(ranking.comparisons), len(ranking.comparisons[0]) - 1
     return (
         f"**{label}.** Response ranking on {dataset}: `ranked_right` is the percentage of "
         "comparisons in which the model finds the real response to an instruction likelier, token "
-        f"by token, than the response of another row; 50 is chance. {pairs} pairs × {draws} random "
-        "responses a run, never the real one; `n` counts the comparisons of all seeds. "
-        f"`difference` is that to the row '{BASELINE}' of the same base, where it ranked, in percentage "
-        "points, paired pair by pair. ± is the standard deviation over seeds, brackets the 95 % interval "
-        "(bootstrap over seeds and pairs). Columns paper_* are the paper's percentages on 5,000 "
+        f"by token, than the response of another row; 50 is chance. {counted(pairs, 'pair')} × "
+        f"{counted(draws, 'random response')} a run, never the real one; `n` counts the comparisons of "
+        f"all seeds. ± is the standard deviation over seeds, brackets the 95 % interval (bootstrap over "
+        f"seeds and pairs; exact where nearly all pairs score alike). {_difference_words(n_tests)}"
+        "Columns paper_* are the paper's percentages on 5,000 "
         "comparisons of Stanford Alpaca with 7B models (arXiv 2409.14254); it prints no interval "
         "for them, and no other adaptation."
+    )
+
+
+def _difference_words(n_tests: int) -> str:
+    if not n_tests:
+        return ""
+    return (
+        f"`difference` is that to the row '{BASELINE}' of the same base, where it ranked, in "
+        "percentage points, paired pair by pair; its p is that of a two-sided permutation test by "
+        f"signs over pairs, in parentheses corrected for the {counted(n_tests, 'comparison')} of "
+        "this table (Holm). "
     )

@@ -15,7 +15,7 @@ import pandas as pd
 from implicit_tuning.reading import read_rows
 from implicit_tuning.similarity import SIMILARITY_FILE, SUMMARY_FILE
 from implicit_tuning.statistics import CONFIDENCE, RESAMPLES, SEED, SeedMean, mean_over_seeds
-from implicit_tuning.tables.layout import Table
+from implicit_tuning.tables.layout import Table, measured
 
 BRACKETS = "± is the standard deviation over seeds, brackets the 95 % interval (bootstrap"
 # Places at which the fitted line and its band are given.
@@ -143,16 +143,6 @@ def _read_group(base: str, adaptation: str, folders: Mapping[int, Path]) -> Simi
     return SimilarityRuns(base, adaptation, tuple(seeds), tuple(lines), summary)
 
 
-def spread(name: str, mean: SeedMean | None) -> dict[str, float | None]:
-    """The columns of a mean over seeds: the number, its deviation over seeds and its interval."""
-    values = (None,) * 4 if mean is None else (mean.mean, mean.std, mean.low, mean.high)
-    columns = (name, f"{name}_std", f"{name}_low", f"{name}_high")
-    return {
-        column: float("nan") if value is None else value
-        for column, value in zip(columns, values, strict=True)
-    }
-
-
 def _row(run: SimilarityRuns, own: Fit | None, control: Fit | None) -> dict:
     nearness = mean_over_seeds(run.scores("instruction_similarity"))
     return {
@@ -162,10 +152,10 @@ def _row(run: SimilarityRuns, own: Fit | None, control: Fit | None) -> dict:
         "instruction_similarity": nearness.mean,
         "instruction_similarity_low": nearness.low,
         "instruction_similarity_high": nearness.high,
-        **spread("style", mean_over_seeds(run.scores("style"))),
-        **spread("slope", own and own.slope),
-        **spread("correlation", own and own.correlation),
-        **spread("reference_slope", control and control.slope),
+        **measured("style", mean_over_seeds(run.scores("style"))),
+        **measured("slope", own and own.slope),
+        **measured("correlation", own and own.correlation),
+        **measured("reference_slope", control and control.slope),
         "n": nearness.n,
         "n_seeds": nearness.n_seeds,
     }
