@@ -6,10 +6,13 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml | cksum | tr ' ' '-')
 SNAKEMAKE := $(BIN)/snakemake --cores all
 TOOL := $(BIN)/python -m implicit_tuning
 # CONFIG chooses another experiment, DATA where its local files lie:
-# make run CONFIG=config/other.yaml DATA=folder
+# make run CONFIG="config/config.yaml config/other.yaml" DATA=folder
 OVERRIDES := $(if $(DATA),--config data_root=$(abspath $(DATA)))
 SNAKEMAKE_WITH := $(if $(CONFIG),--configfile $(CONFIG)) $(OVERRIDES)
 TOOL_WITH := $(addprefix --configfile ,$(CONFIG)) $(OVERRIDES)
+
+# Two files of tests at a time: most of their time is that of programs that use one core.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-all real plan check verify repair explain prune unlock preview \
@@ -25,14 +28,14 @@ $(STAMP):
 	rm -f .venv/.installed-*
 	touch $@
 
-run: $(STAMP)  ## build the experiment: results/<experiment>/tables, figures
+run: $(STAMP)  ## build the experiment: results/<experiment>/report.html, tables, figures
 	$(SNAKEMAKE) $(SNAKEMAKE_WITH)
 
 test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
-	$(BIN)/python -m pytest tests/unit tests/workflow -m "not long"
+	$(PYTEST) tests/unit tests/workflow -m "not long"
 
 test-all: $(STAMP)  ## the longer checks: reruns, faults, SLURM, the default run and its tables
-	$(BIN)/python -m pytest tests/unit tests/workflow tests/artifacts -m long
+	$(PYTEST) tests/unit tests/workflow tests/artifacts -m long
 
 bench: $(STAMP)  ## benchmarks: planning against Snakemake alone, judging (10 minutes)
 	$(BIN)/python benchmarks/dag.py

@@ -46,7 +46,13 @@ def draw(table: Path, folder: Path, stem: str, label: str) -> None:
         axes[0].set_ylim(len(marks) - 0.5, -0.5)
         axes[0].set_xlim(-3, 103)
         handles, texts = axes[0].get_legend_handles_labels()
-        figure.legend(handles[:4], texts[:4], loc="outside lower center", ncols=min(2, len(bases)), frameon=False)
+        figure.legend(
+            handles[:4],
+            texts[:4],
+            loc="outside lower center",
+            ncols=min(2, len(bases)),
+            frameon=False,
+        )
         finish(figure, folder, stem, label)
     numbers = ["share", "share_low", "share_high", "reference_share"]
     write_csv(rows[["base", "adaptation", "mark", "region", *numbers, "n"]], folder, stem)
