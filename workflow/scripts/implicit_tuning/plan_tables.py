@@ -32,56 +32,74 @@ PAGE = {
 }
 
 Inputs = Mapping[str, Node | Source]
+# Name, module, inputs and settings of a table.
+TableSpec = tuple[str, str, Inputs, dict]
 
 
 def add_tables(plan: Plan, digests: DigestMemory) -> None:
     """Add the tables that the config's runs allow."""
-    for name, module, upstream, settings in _tables(plan, digests):
+    calibration = calibration_source(plan.config.judges[plan.config.judge], digests)
+    specs = (
+        *_tables_of_comparisons(plan, calibration),
+        *_tables_of_ablations(plan, calibration),
+        *_tables_beside_the_paper(plan),
+        *_tables_of_analyses(plan),
+    )
+    for name, module, upstream, settings in specs:
         code = Code((f"{PACKAGE}.tables.{module}",), TABLE_LIBRARIES)
-        settings = {"table": name, "module": module, **settings}
+        settings = {"table": name, "module": module, "label": plan.config.label, **settings}
         plan.add(Node("table", (name,), code, settings, upstream))
 
 
-def _tables(plan: Plan, digests: DigestMemory) -> Iterator[tuple[str, str, Inputs, dict]]:
-    """Name, module, inputs and settings of each table."""
+def _tables_of_comparisons(plan: Plan, calibration: Inputs) -> Iterator[TableSpec]:
+    """What every experiment has."""
     config = plan.config
-    judged = _by_levels(plan.comparisons())
-    calibration = calibration_source(config.judges[config.judge], digests)
-    label = {"label": config.label}
-    listed = {**label, "adaptations": listing(config)}
-    verdicts = {**listed, **judging(config, config.adaptations)}
-    notes = {"notes": table_notes(config)}
-    yield "main", "main", {**judged, **calibration}, {**verdicts, **notes}
+    judged = {**_by_levels(plan.comparisons()), **calibration}
+    verdicts = {**_listed(config), **judging(config, config.adaptations)}
+    yield "main", "main", judged, {**verdicts, "notes": table_notes(config)}
+    yield "examples", "examples", _examples_inputs(plan), _listed(config)
     # Of the sweep over epochs, its own table tells.
     trained = [node for node in plan.stage("finetune") if node.levels[1] not in plan.sweeps]
     names = {node.levels[1] for node in trained}
     ordered = [name for name in listing(config) if name in names]
-    yield "loss", "loss", _by_levels(trained), {**label, "adaptations": ordered}
-    yield "examples", "examples", _examples_inputs(plan), listed
+    yield "loss", "loss", _by_levels(trained), {"adaptations": ordered}
+
+
+def _tables_of_ablations(plan: Plan, calibration: Inputs) -> Iterator[TableSpec]:
+    config = plan.config
     for group, ablation in config.ablations.items():
-        upstream = _by_levels(
-            n for n in plan.comparisons() if n.levels[1] in ablation["adaptations"]
-        )
-        settings = {
-            **label,
-            **judging(config, ablation["adaptations"]),
-            **_ablation_settings(config, ablation),
-        }
-        yield f"ablation-{group}", "ablation", {**upstream, **calibration}, settings
-    # The paper's numbers are win rates against instruction tuning, and stand beside no others.
-    if config.reference == paper.REFERENCE and any(paper_bases(config).values()):
-        beside = {**listed, "paper_bases": paper_bases(config)}
-        beside["circumstances"] = circumstances(config)
-        beside["references"] = judging(config, config.adaptations)["references"]
-        for name in ("paper", "claims"):
-            yield name, name, judged, beside
+        names = ablation["adaptations"]
+        compared = _by_levels(node for node in plan.comparisons() if node.levels[1] in names)
+        settings = {**judging(config, names), **_ablation_settings(config, ablation)}
+        yield f"ablation-{group}", "ablation", {**compared, **calibration}, settings
+
+
+def _tables_beside_the_paper(plan: Plan) -> Iterator[TableSpec]:
+    """The paper's numbers are win rates against instruction tuning, and stand beside no others."""
+    config = plan.config
+    if config.reference != paper.REFERENCE or not any(paper_bases(config).values()):
+        return
+    settings = {
+        **_listed(config),
+        "paper_bases": paper_bases(config),
+        "circumstances": circumstances(config),
+        "references": judging(config, config.adaptations)["references"],
+    }
+    for name in ("paper", "claims"):
+        yield name, name, _by_levels(plan.comparisons()), settings
+
+
+def _tables_of_analyses(plan: Plan) -> Iterator[TableSpec]:
+    """Rankings, similarities and the sweep over epochs, as far as the config asks for them."""
+    config = plan.config
     if ranked := _by_levels(plan.stage("rank")):
-        yield "ranking", "ranking", ranked, listed
+        yield "ranking", "ranking", ranked, _listed(config)
     if measured := _by_levels(plan.stage("similarity")):
-        marked = any(has_mark(node.settings["formatter"]) for node in measured.values())
-        for name in ("similarity", *(["drift"] if marked else [])):
-            settings = {**listed, "reference": config.reference, "embedding": embedding(config)}
-            yield name, name, measured, settings
+        settings = {"reference": config.reference, "embedding": embedding(config)}
+        settings |= _listed(config)
+        yield "similarity", "similarity", measured, settings
+        if any(has_mark(node.settings["formatter"]) for node in measured.values()):
+            yield "drift", "drift", measured, settings
     if selections := plan.stage("select"):
         tried = [above for node in selections for above in node.upstream.values()]
         sweep = {
@@ -89,7 +107,8 @@ def _tables(plan: Plan, digests: DigestMemory) -> Iterator[tuple[str, str, Input
             for selection in selections
             for epochs, node in selection.upstream.items()
         }
-        yield "epochs", "epochs", _by_name([*selections, *tried]), {**listed, "sweep": sweep}
+        settings = {**_listed(config), "sweep": sweep}
+        yield "epochs", "epochs", _by_name([*selections, *tried]), settings
 
 
 def add_figures(plan: Plan) -> None:
@@ -173,6 +192,10 @@ def calibration_source(judge: Mapping, digests: DigestMemory) -> dict[str, Sourc
 def listing(config: Config) -> list[str]:
     """The adaptations in the order of a table's rows."""
     return in_order(config.adaptations, controls(config))
+
+
+def _listed(config: Config) -> dict[str, object]:
+    return {"adaptations": listing(config)}
 
 
 def judging(config: Config, adaptations: Iterable[str]) -> dict[str, object]:
