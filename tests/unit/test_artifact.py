@@ -51,7 +51,9 @@ def test_manifest_describes_what_was_built(make_spec):
     assert manifest["levels"] == {"base": "b", "adaptation": "a", "seed": "1"}
     assert manifest["settings"] == {"rate": 0.1}
     assert manifest["facts"] == {"count": 3}
-    assert list(manifest["code"]["modules"]) == ["implicit_tuning.reading", "shuffle"]
+    assert list(manifest["code"]["modules"]) == [
+        "implicit_tuning.derangement", "implicit_tuning.reading", "shuffle"
+    ]  # fmt: skip
     names = sorted(p.name for p in folder.iterdir())
     assert names == [".lock", "data", "manifest.json", "weights"]
 

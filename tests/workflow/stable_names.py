@@ -43,7 +43,8 @@ def assert_all_of_one_config(checkout):
             assert "key" not in above or above["key"] in keys or above["digest"] in cut_offs
         asked = _asked_for(checkout.config, manifest["stage"], manifest["levels"])
         settings = manifest["settings"]
-        settings |= {**settings.get("judge", {}), **settings.get("comparison", {})}
+        if manifest["stage"] == "judge":
+            settings |= {**settings["judge"], **settings["comparison"]}
         assert {key: settings[key] for key in asked} == asked
     config = checkout.config
     judged = [

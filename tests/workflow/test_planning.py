@@ -54,9 +54,9 @@ def test_built_nodes_are_no_jobs(workspaces):
 
 
 def test_a_changed_training_is_all_that_is_planned(workspaces):
-    runs = {"finetune": 2, "generate": 2, "judge": 2}
-    # The table of the rules reads no finetuned run.
-    below = {"judged": 1, "table": 2, "figure": 2, "publish": 1, "all": 1}
+    runs = {"finetune": 2, "generate": 2, "judge": 2, "rank": 2, "similarity": 2}
+    # One request for each way to measure. The table of the rules reads no finetuned run.
+    below = {"measured": 3, "table": 6, "figure": 5, "report": 1, "publish": 1, "all": 1}
     assert selected(workspaces["changed"]) == {**runs, **below}
 
 

@@ -4,7 +4,7 @@ import csv
 
 COLUMNS = [
     "base", "adaptation", "seed", "win_rate", "win_rate_std", "win_rate_low", "win_rate_high",
-    "win_rate_p", "win_rate_p_holm", "n_comparisons", "against", "n",
+    "win_rate_p", "win_rate_p_holm", "n_comparisons", "against", "n", "n_seeds",
     "length_ratio", "length_ratio_low", "length_ratio_high",
     "length_controlled_win_rate", "length_controlled_win_rate_std",
     "length_controlled_win_rate_low", "length_controlled_win_rate_high", "judge", "note",
