@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from implicit_tuning.artifact import read_manifest, require_whole
 from implicit_tuning.digests import file_sha256, unique_suffix, write_atomically
-from implicit_tuning.nodes import NodePaths, short_hash
+from implicit_tuning.nodes import CUT_OFF, NodePaths, short_hash
 from implicit_tuning.plan import Plan
 
 # Folder of the copies of each stage that is published.
@@ -39,14 +39,14 @@ class Publication:
         """Two names of the file that says that the stable copies are those of these nodes.
 
         Snakemake makes a file only when it is missing: when copies must be renewed under an equal
-        key, the other name is asked for. Nodes above a cut-off are left out, since their content
-        is in the keys below it.
+        key, the other name is asked for. Downloads and cut-offs are left out, since their
+        content is in the keys below them.
         """
         key = short_hash(
             {
                 name: path.name
                 for name, path in self.nodes.items()
-                if name.partition("/")[0] not in ("download", "format")
+                if name.partition("/")[0] not in ("download", *CUT_OFF)
             }
         )
         return self.folder / f".published.{key}", self.folder / f".published.{key}0"
