@@ -115,7 +115,7 @@ def bad_day(cluster, start, both):
     adaptations = checkout.config["adaptations"]
     adaptations["chess"]["training"] = {"learning_rate": 1e38}
     adaptations["instruction"]["training"] = {"learning_rate": 2e-4}
-    adaptations["response"] = {**adaptations["instruction"], "blank_instruction": True}
+    adaptations["response"] = {**adaptations["instruction"], "instructions": "blank"}
     held = [hold(checkout, name) for name in ("instruction", "response")]
     running = start(checkout, "models")
     [cancelled], [late] = (
