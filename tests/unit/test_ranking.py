@@ -166,7 +166,7 @@ def test_the_context_of_the_model_is_a_limit_too(tmp_path):
     ("exchange", "message"),
     [
         (("Name a hill.", " \n"), r"source row 16 .*an instruction and a response"),
-        ((" ", "A hill."), r"source row 16 .*without 'blank_instruction'"),
+        ((" ", "A hill."), r"source row 16 .*has both in every row"),
         (("word " * 30, "A hill."), r"source row 16 makes a prompt of \d+ tokens.*within 120"),
         (("Name a hill.", "\u00e9"), r"source row 16, '\u00e9', has no token"),
     ],

@@ -130,7 +130,7 @@ def read_pairs(path: Path) -> list[Pair]:
             raise ValueError(
                 f"source row {row['source_row']} of {path} starts with {str(first)[:200]}: ranking "
                 "needs an instruction and a response, both with text. Rank on a data set that has "
-                "them in every row, without 'blank_instruction'"
+                "both in every row"
             )
         pairs.append(Pair(row["source_row"], first[0]["content"], texts[1]))
     return pairs
