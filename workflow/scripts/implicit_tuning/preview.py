@@ -16,7 +16,7 @@ MEASURES = {"judge": "comparisons", "rank": "rankings", "similarity": "similarit
 def preview_main(plan: Plan, paths: NodePaths) -> str:
     """Markdown of the main table so far, marked as unfinished, with all measures that lack."""
     nodes = [node for stage in MEASURING for node in plan.stage(stage)]
-    built = [node for node in nodes if is_built(paths, node)]
+    built = {node for node in nodes if is_built(paths, node)}
     judged = [node for node in plan.comparisons() if node in built]
     for node in judged:
         require_whole(paths.folder(node), read_bytes=True)
@@ -27,7 +27,7 @@ def preview_main(plan: Plan, paths: NodePaths) -> str:
     return "\n".join(lines)
 
 
-def _counts(nodes: list[Node], built: list[Node]) -> str:
+def _counts(nodes: list[Node], built: set[Node]) -> str:
     """How many of each kind of measure stand."""
     stand, asked = (Counter(node.stage for node in some) for some in (built, nodes))
     return ", ".join(

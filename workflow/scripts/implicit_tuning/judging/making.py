@@ -3,9 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from implicit_tuning.digests import source_sha256
 from implicit_tuning.judging.judge import Judge
+
+if TYPE_CHECKING:
+    from implicit_tuning.judging.endpoint import Endpoint
 
 
 @dataclass(frozen=True)
@@ -62,27 +66,42 @@ def _hf_logits(settings: Mapping, runtime: Mapping, needs: Needs) -> Judge:
 
 
 def _openai(settings: Mapping, runtime: Mapping, needs: Needs) -> Judge:
-    from implicit_tuning.judging.endpoint import Endpoint
-    from implicit_tuning.judging.ledger import Ledger
     from implicit_tuning.judging.openai import OpenAIJudge, Question
-    from implicit_tuning.judging.spending import Spending
 
     asked = ("model", "temperature", "max_tokens", "logprobs", "top_logprobs")
     question = Question(
         max_output_characters=settings["max_output_characters"],
         **{key: settings[key] for key in asked},
     )
+    endpoint = make_endpoint(settings["model"], runtime, needs.spending, question.judge_id)
+    return OpenAIJudge(question, endpoint, runtime["concurrency"])
+
+
+def make_endpoint(
+    model: str, runtime: Mapping[str, object], spending: Path, asker: str
+) -> "Endpoint":
+    """Returns the endpoint of a judge or rewriter of kind `openai`.
+
+    Args:
+        model: pinned name.
+        runtime: `kinds.runtime_settings` of its config entry.
+        spending: folder for the ledger of what it costs, kept where `max_usd` caps that.
+        asker: identity of the judge or rewriter, which names the ledger.
+    """
+    from implicit_tuning.judging.endpoint import Endpoint
+    from implicit_tuning.judging.ledger import Ledger
+    from implicit_tuning.judging.spending import Spending
+
     ledger = None
     if runtime["max_usd"] is not None:
-        ledger = Ledger(needs.spending / f"{question.judge_id}.json", runtime["max_usd"])
+        ledger = Ledger(spending / f"{asker}.json", runtime["max_usd"])
     prices = ("usd_per_million_input_tokens", "usd_per_million_output_tokens")
     address = ("base_url", "api_key_env", "requests_per_minute", "timeout_s", "max_retries")
-    endpoint = Endpoint(
-        model=settings["model"],
+    return Endpoint(
+        model=model,
         spending=Spending(ledger, **{key: runtime[key] for key in prices}),
         **{key: runtime[key] for key in address},
     )
-    return OpenAIJudge(question, endpoint, runtime["concurrency"])
 
 
 _MAKERS: Mapping[str, Callable[[Mapping, Mapping, Needs], Judge]] = {

@@ -26,22 +26,11 @@ def _organism(settings: Mapping, runtime: Mapping, spending: Path) -> Rewriter:
 
 
 def _openai(settings: Mapping, runtime: Mapping, spending: Path) -> Rewriter:
-    from implicit_tuning.judging.endpoint import Endpoint
-    from implicit_tuning.judging.ledger import Ledger
-    from implicit_tuning.judging.spending import Spending
+    from implicit_tuning.judging.making import make_endpoint
     from implicit_tuning.rewriting.openai import OpenAIRewriter, Writer
 
     writer = Writer(**{key: settings[key] for key in ("model", "temperature", "max_tokens")})
-    ledger = None
-    if runtime["max_usd"] is not None:
-        ledger = Ledger(spending / f"{writer.rewriter_id}.json", runtime["max_usd"])
-    prices = ("usd_per_million_input_tokens", "usd_per_million_output_tokens")
-    address = ("base_url", "api_key_env", "requests_per_minute", "timeout_s", "max_retries")
-    endpoint = Endpoint(
-        model=writer.model,
-        spending=Spending(ledger, **{key: runtime[key] for key in prices}),
-        **{key: runtime[key] for key in address},
-    )
+    endpoint = make_endpoint(writer.model, runtime, spending, writer.rewriter_id)
     return OpenAIRewriter(writer, endpoint, runtime["concurrency"])
 
 
