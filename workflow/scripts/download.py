@@ -1,30 +1,53 @@
-"""Fetch the source of a data set: a pinned hub file, or one that the model organism writes."""
+"""Fetch the source of a data set: a pinned file of the hub or of the web, or one that the model
+organism writes."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
-from implicit_tuning.artifact import building
+from implicit_tuning.artifact import Job, building
 
 
-def download(data: Path, organism: str | None = None, hub: Mapping | None = None) -> None:
-    """Write the source's file into `data`.
-
-    Args:
-        data: folder for the one file.
-        organism: name of a source of the model organism.
-        hub: repo, revision, file and sha256 of a data set on the Hugging Face hub.
-    """
-    # Imported here, so that neither kind of source needs what the other imports.
-    if organism is not None:
-        from implicit_tuning.organism.rows import write_source
-
-        write_source(organism, data)
+def download(job: Job) -> None:
+    """Write the source's one file into the node's data."""
+    # Imported in each step, so that no kind of source needs what another imports.
+    if "organism" in job.settings:
+        _write_organism(job)
+    elif "url" in job.settings:
+        _fetch_from_web(job)
     else:
-        from implicit_tuning.sources import fetch_hub
+        _fetch_from_hub(job)
 
-        fetch_hub(**hub, destination=data)
+
+def _write_organism(job: Job) -> None:
+    from implicit_tuning.organism.rows import write_source
+
+    write_source(job.settings["organism"], job.data)
+
+
+def _fetch_from_web(job: Job) -> None:
+    from implicit_tuning.digests import file_sha256
+    from implicit_tuning.web import FetchFailed, fetch_url, file_name
+
+    address, sha256 = job.settings["url"]["address"], job.settings["url"]["sha256"]
+    file = job.data / file_name(address)
+    fetch_url(address, file)
+    found = file_sha256(file)
+    if found != sha256:
+        raise FetchFailed(
+            f"{address} has sha256 {found}, but {sha256} is pinned: look at what changed, and "
+            "correct 'sha256' of its entry or give a local 'path'"
+        )
+
+
+def _fetch_from_hub(job: Job) -> None:
+    from implicit_tuning.pins import PinnedFile
+    from implicit_tuning.sources import fetch_dataset
+
+    fetch_dataset(
+        **job.settings["hub"],
+        pinned=PinnedFile(**job.runtime),
+        destination=job.data,
+        partial=job.partial,
+    )
 
 
 if __name__ == "__main__":
     with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
-        download(job.data, **job.settings)
+        download(job)

@@ -16,6 +16,8 @@ LENGTH_CONTROL_LIBRARIES = ("scikit-learn", "patsy", "pandas", "numpy")
 COMPARISON = {"both_orders": False, "length_controlled": False, "max_failed": 0}
 # Every kind's: local files. Like a `path`, they are in keys by their content.
 FILES = ("df_gamed", "calibration")
+# Of a judge that runs a model of its own: where that is, and under which terms.
+OWN_MODEL = ("path", "hub", "licence", "gated")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Kind:
         libraries: distributions whose versions decide verdicts.
         chat: whether it writes prompts in the experiment's own chat format.
         truth: whether its verdicts are right by construction, so that nothing calibrates it.
+        own_model: whether it runs a model of its own, from a folder (`path`) or the hub (`hub`).
     """
 
     required: tuple[str, ...] = ()
@@ -39,31 +42,28 @@ class Kind:
     libraries: tuple[str, ...] = ()
     chat: bool = False
     truth: bool = False
+    own_model: bool = False
 
     @property
     def keys(self) -> frozenset[str]:
         """Every key that an entry of this kind may have."""
         own = {"kind", *self.required, *self.decides, *self.runtime}
-        return frozenset({*own, *COMPARISON, *FILES})
+        return frozenset({*own, *COMPARISON, *FILES, *(OWN_MODEL if self.own_model else ())})
 
     @property
     def loads_base(self) -> bool:
         """Whether it runs one of the experiment's bases."""
         return "base" in self.required
 
-    @property
-    def loads_folder(self) -> bool:
-        """Whether it runs a model of its own, from a local folder."""
-        return "path" in self.required
-
 
 KINDS: Mapping[str, Kind] = {
     "oracle": Kind(truth=True),
     "mean_logprob": Kind(("base", "batch_size"), libraries=MODEL_LIBRARIES, chat=True),
     "hf_logits": Kind(
-        required=("path", "batch_size", "dtype", "device"),
+        required=("batch_size", "dtype", "device"),
         decides={"max_output_characters": 20_000},
         libraries=MODEL_LIBRARIES,
+        own_model=True,
     ),
     "openai": Kind(
         required=("model",),
@@ -98,7 +98,7 @@ def identity_settings(entry: Mapping[str, object]) -> dict[str, object]:
     """Returns what of a judge's config entry decides verdicts, with defaults filled in."""
     kind = KINDS[entry["kind"]]
     deciding = ("kind", *kind.required, *kind.decides)
-    given = {key: entry[key] for key in deciding if key in entry and key != "path"}
+    given = {key: entry[key] for key in deciding if key in entry}
     return {**kind.decides, **given}
 
 

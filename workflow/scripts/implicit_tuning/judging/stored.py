@@ -11,27 +11,20 @@ and the human cross-annotations (several people a pair, each with 1, 2 or a draw
 """
 
 import hashlib
-import http.client
 import math
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
-from implicit_tuning.digests import file_sha256, unique_suffix
+from implicit_tuning.digests import file_sha256
 from implicit_tuning.reading import read_rows
+from implicit_tuning.web import FetchFailed, fetch_url, file_name, is_address
 
 TEXTS = ("instruction", "output_1", "output_2")
 # What a file without generators calls its two sides.
 SIDES = ("output_1", "output_2")
 # alpaca_eval's draw before version 0.5, and its mark of a failed verdict.
 OLD_DRAW, FAILED = 0.0, -1.0
-CHUNK_BYTES = 1 << 16
-TIMEOUT_SECONDS = 60
 
 
 class UnusableAnnotations(ValueError):
@@ -114,45 +107,18 @@ def local_file(source: str, folder: Path) -> Path:
     A copy that stands is not fetched again; size and progress are printed. Raises
     UnusableAnnotations when there is no such file, and when the download fails or is incomplete.
     """
-    address = urlsplit(source)
-    if address.scheme not in ("http", "https"):
+    if not is_address(source):
         if not Path(source).is_file():
             raise UnusableAnnotations(f"{source}: no such file, and no http(s) address: correct it")
         return Path(source)
     place = hashlib.sha256(source.encode()).hexdigest()[:12]
-    copy = folder / place / (Path(address.path).name or "annotations.json")
+    copy = folder / place / (file_name(source) or "annotations.json")
     if not copy.is_file():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = copy.with_name(f".{copy.name}.{unique_suffix()}")
         try:
-            _fetch(source, unfinished)
-            unfinished.replace(copy)
-        except (OSError, http.client.HTTPException) as error:
-            reason = f"status {error.code}" if hasattr(error, "code") else error
-            raise UnusableAnnotations(
-                f"{source} could not be fetched ({reason}): correct the address, try again, or "
-                "give a local copy"
-            ) from None
-        finally:
-            unfinished.unlink(missing_ok=True)
+            fetch_url(source, copy)
+        except FetchFailed as error:
+            raise UnusableAnnotations(str(error)) from None
     return copy
-
-
-def _fetch(url: str, destination: Path) -> None:
-    with (
-        urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer,
-        destination.open("wb") as file,
-    ):
-        length = answer.headers.get("Content-Length")
-        total = int(length) if length else None
-        size = f"{total / 1e6:.1f} MB" if total else "of unknown size"
-        print(f"fetching {url}, {size}")
-        with tqdm(total=total, unit="B", unit_scale=True, desc=destination.name) as bar:
-            while block := answer.read(CHUNK_BYTES):
-                file.write(block)
-                bar.update(len(block))
-        if total is not None and bar.n != total:
-            raise http.client.IncompleteRead(b"", total - bar.n)
 
 
 def _checked(row: Mapping, where: str) -> tuple[tuple, float | None, str | None]:

@@ -1,0 +1,21 @@
+"""Fetch a model from the Hugging Face hub: weights, configuration and tokenizer, all pinned."""
+
+from implicit_tuning.artifact import Job, building
+from implicit_tuning.pins import PinnedFile
+from implicit_tuning.sources import fetch_model
+
+
+def fetch(job: Job) -> None:
+    """Write the model's folder as the node's data."""
+    fetch_model(
+        repo=job.settings["repo"],
+        commit=job.settings["commit"],
+        files={name: PinnedFile(**pinned) for name, pinned in job.runtime["files"].items()},
+        destination=job.data,
+        partial=job.partial,
+    )
+
+
+if __name__ == "__main__":
+    with building(snakemake.params.node, snakemake.log[0]) as job:  # noqa: F821
+        fetch(job)
