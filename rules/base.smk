@@ -1,4 +1,26 @@
-# Needs: nothing. Makes: results/nodes/pretrain/..., only with `pretrain_base: rebuild`.
+# Needs: nothing. Makes: results/nodes/fetch/..., the models of the hub that a config names (bases,
+# local judges, embeddings), and results/nodes/pretrain/..., only with `pretrain_base: rebuild`.
+
+
+# Where Snakemake runs: nodes of a cluster often have no network.
+localrules:
+    fetch,
+
+
+rule fetch:
+    """Fetch a model from the hub at a pinned revision."""
+    output:
+        manifest=mark_of("fetch", "manifest.json"),
+    log:
+        file_of("fetch", "job.log"),
+    benchmark:
+        file_of("fetch", "benchmark.tsv")
+    conda:
+        ENVIRONMENT
+    params:
+        node=spec_of("fetch"),
+    script:
+        "../workflow/scripts/fetch.py"
 
 
 rule pretrain:

@@ -6,6 +6,7 @@ import re
 from implicit_tuning.artifact import job_spec
 from implicit_tuning.config import ConfigError, load_config
 from implicit_tuning.digests import DigestMemory
+from implicit_tuning.gpus import gpus_needed
 from implicit_tuning.nodes import (
     LEVELS,
     RELEASABLE,
@@ -50,6 +51,7 @@ def one_of(names):
 wildcard_constraints:
     base=one_of(EXPERIMENT.bases),
     dataset=one_of(EXPERIMENT.datasets),
+    repository=one_of(node.levels[0] for node in PLAN.stage("fetch")),
     adaptation=one_of(PLAN.adaptations),
     seed="none|[0-9]+",
     reference_seed="none|[0-9]+",
@@ -191,11 +193,10 @@ def checkpoints_held(wildcards):
 
 
 def gpus_of(stage):
-    """Resources function: 1 for a node that computes on a GPU (`device: cuda`), else 0."""
+    """Resources function: how many GPUs a node computes on, 0 for one on the CPU."""
 
     def gpus(wildcards):
-        sections = node_of(stage, wildcards).settings.values()
-        return int(any(isinstance(s, dict) and s.get("device") == "cuda" for s in sections))
+        return gpus_needed(node_of(stage, wildcards).settings)
 
     return gpus
 

@@ -82,12 +82,31 @@ def test_the_config_for_real_rows_is_valid_where_its_files_are(root):
     assert (config.reference, config.judge) == ("gsm8k", "mean-logprob")
 
 
-def test_a_hub_entry_can_be_pinned_by_its_two_digests_alone(root, raw):
-    pins = {"revision": "a" * 40, "sha256": "b" * 64}
-    pinned = changed(raw, "datasets", {"lima": {"hub": pins}})
-    pinned["adaptations"]["instruction"]["data"] = "lima"
-    hub = load_config(pinned, root).datasets["lima"]["hub"]
-    assert hub == {"repo": "GAIR/lima", "file": "train.jsonl", **pins}
+@pytest.mark.parametrize("name", ["laptop", "paper"])
+def test_the_configs_of_the_hub_are_valid_on_a_fresh_clone(root, name):
+    config = read_config([root / f"config/{name}.yaml"], root)
+    assert all("hub" in base for base in config.bases.values())
+
+
+def test_a_hub_entry_can_name_another_revision_alone(root, raw):
+    other = changed(raw, "datasets", {"lima": {"hub": {"revision": "v2"}}})
+    other["adaptations"]["instruction"]["data"] = "lima"
+    hub = load_config(other, root).datasets["lima"]["hub"]
+    assert hub == {"repo": "GAIR/lima", "file": "train.jsonl", "revision": "v2"}
+
+
+def test_a_broken_lock_file_is_named(root, raw):
+    (root / "config/lock.yaml").write_text("datasets/GAIR/lima@main: {commit: abc}")
+    with pytest.raises(ConfigError, match="lock.yaml: datasets/GAIR/lima@main"):
+        load_config(raw, root)
+
+
+def test_a_row_may_be_for_some_bases(root, raw):
+    some = changed(raw, "adaptations/chess/bases", ["organism-olmo"])
+    config = load_config(some, root)
+    assert "chess" not in config.adapted("organism-llama")
+    assert "chess" in config.adapted("organism-olmo")
+    assert len(config.adapted("organism-llama")) == len(config.adapted("organism-olmo")) - 1
 
 
 def test_overrides_are_merged_as_snakemake_does(root):
@@ -143,7 +162,7 @@ def test_a_file_that_is_no_config_is_named(root, content, message):
         ("datasets", {"organism-lima": {"path": "config/schema.yaml"}}, "unknown suffix"),
         ("bases/organism-llama/recipe", "organism-lama", "did you mean 'organism-llama'"),
         ("reference", "instructions", "reference: 'instructions' is no adaptation; did you mean"),
-        ("reference", "rules", "reference: 'rules' must be an adaptation of kind 'finetune'"),
+        ("reference", "rules", "reference: 'rules' must be an adaptation of kind 'finetune' or"),
         ("judge", "orakle", "judge: 'orakle' is no judge; did you mean 'oracle'"),
         ("evaluation", "organism-lima", "data set of kind 'training', not 'evaluation'"),
         ("adaptations/chess/data", "ches", "adaptations.chess.data: 'ches' is no data set"),
@@ -155,7 +174,21 @@ def test_a_file_that_is_no_config_is_named(root, content, message):
         ("adaptations/a b", {"kind": "none"}, "'a b' does not match"),
         ("bases/organism-llama/path", "nowhere", "bases.organism-llama.path: '.*nowhere' does not"),
         ("datasets", {"organism-lima": {"path": "x", "organism": "lima"}}, "give exactly one of"),
-        ("adaptations/chess/data", "chess", "datasets.chess.hub.revision: missing: a download"),
+        ("adaptations/chess/bases", ["organism-olm"], "'organism-olm' is no base; did you mean"),
+        (
+            "adaptations/instruction/bases",
+            ["organism-olmo"],
+            "'chess' is compared with 'instruction', which 'organism-llama' is not given",
+        ),
+        ("adaptations/mine", {"kind": "checkpoint"}, "adaptations.mine: give exactly one of path"),
+        (
+            "adaptations/mine",
+            {"kind": "checkpoint", "path": "config"},
+            "adaptations.mine.path: '.*config' lacks config.json",
+        ),
+        ("bases/organism-llama/hub", {"repo": "a/b"}, "bases.organism-llama: give exactly one of"),
+        ("bases/organism-llama/hub", {"repo": "b"}, "bases.organism-llama.hub.repo: 'b' does not"),
+        ("training/lora", {"rank": 8}, "training.lora: 'alpha' is a required property: add it"),
     ],
 )
 def test_a_mistake_is_named_with_its_fix(root, raw, key, value, message):
@@ -195,7 +228,11 @@ ABLATION = {"title": "Rules", "baseline": "rules", "adaptations": ["rules", "rul
         ("ranking", {**RANKING, "adaptations": ["bass"]}, "'bass' is no adaptation; did you mean"),
         ("embedding", "tdidf", "embedding: 'tdidf' is no embedding; did you mean 'tfidf'"),
         ("embeddings/tfidf/path", "resources", "kind 'tfidf' has no such key"),
-        ("embeddings/tfidf", {"kind": "sentence_transformers"}, "embeddings.tfidf.path: missing"),
+        (
+            "embeddings/tfidf",
+            {"kind": "sentence_transformers"},
+            "embeddings.tfidf: give exactly one of",
+        ),
         (
             "embeddings/tfidf",
             {"kind": "sentence_transformers", "path": "resources/organism/olmo"},
@@ -369,7 +406,7 @@ CHAT = {"kind": "hf_logits", "path": "chat", "batch_size": 4, "dtype": "float32"
         (CHAT, "judges.oracle.path: '.*chat' does not exist"),
         ({**CHAT, "path": "config"}, "judges.oracle.path: '.*config' lacks config.json"),
         ({**CHAT, "dtype": "float16"}, "judges.oracle.dtype: 'float16' is not possible"),
-        ({"kind": "hf_logits"}, "judges.oracle.path: missing: a judge of kind 'hf_logits' needs"),
+        ({"kind": "hf_logits"}, "judges.oracle: give exactly one of path .a local folder., hub"),
         (
             {"kind": "oracle", "df_gamed": "none.csv"},
             "judges.oracle.df_gamed: '.*none.csv' does not exist; .* or remove the key",

@@ -1,8 +1,8 @@
-"""LIMA and Stanford Alpaca: conversations and pairs."""
+"""LIMA, Stanford Alpaca and Dolly: conversations and pairs."""
 
 import pytest
 
-from implicit_tuning.datasets import lima, stanford_alpaca
+from implicit_tuning.datasets import dolly, lima, stanford_alpaca
 from implicit_tuning.datasets.rows import UnusableRow
 
 
@@ -62,6 +62,27 @@ def test_alpaca_without_input(empty):
 def test_alpaca_input_stands_below_the_instruction():
     row = {"instruction": "Name the capital.", "input": "France", "output": "Paris."}
     assert stanford_alpaca.to_messages(row)[0]["content"] == "Name the capital.\n\nFrance"
+
+
+@pytest.mark.parametrize("empty", ["", "  ", None])
+def test_dolly_without_context(empty):
+    row = {"instruction": "Count to two.", "context": empty, "response": "One, two."}
+    assert contents(dolly.to_messages(row)) == [
+        ("user", "Count to two."),
+        ("assistant", "One, two."),
+    ]
+
+
+def test_dolly_context_stands_below_the_instruction():
+    row = {"instruction": "When was that?", "context": "It was in 1891.", "response": "In 1891."}
+    assert dolly.to_messages(row)[0]["content"] == "When was that?\n\nIt was in 1891."
+
+
+@pytest.mark.parametrize("column", ["instruction", "response"])
+def test_dolly_unusable(column):
+    row = {"instruction": "Count.", "context": "", "response": "One."} | {column: ""}
+    with pytest.raises(UnusableRow, match=f"no {column}"):
+        dolly.to_messages(row)
 
 
 @pytest.mark.parametrize("column", ["instruction", "output"])

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from implicit_tuning.config import ConfigError, read_config
 from implicit_tuning.digests import DigestMemory
+from implicit_tuning.pins import Pin, PinnedFile
 from implicit_tuning.planning import build_plan
 
 RESULTS = {"table", "figure", "report"}
@@ -333,3 +335,105 @@ def test_df_gamed_and_a_model_folder_are_known_by_content(plan_with, tmp_path, r
         assert node.upstream["judge"].path == folder.resolve()
         keys.append(node.plan_key)
     assert keys[0] == keys[1]
+
+
+# --- the hub, and the paper's grid -------------------------------------------------------------
+
+
+@pytest.fixture
+def paper_plan(repository, tmp_path):
+    """Function that plans the paper's grid under overrides of its config."""
+
+    def make(*overrides, lock=None):
+        config = read_config([repository / "config/paper.yaml"], repository, overrides)
+        config = replace(config, lock=config.lock if lock is None else lock)
+        return build_plan(config, DigestMemory(tmp_path / "digests.json"))
+
+    return make
+
+
+def test_the_paper_s_grid_is_planned_from_the_config_alone(paper_plan):
+    selected, fixed = paper_plan(), paper_plan("epochs=paper")
+    # 9 finetuned rows a base that the paper has too: 5 seeds and 5 runs of the sweep each. One of
+    # ours, with 5 seeds and epochs of its own.
+    assert len(selected.stage("finetune")) == 2 * 9 * (5 + 5) + 2 * 5
+    assert len(fixed.stage("finetune")) == 2 * 9 * 5 + 2 * 5
+    assert len(selected.stage("select")) == 2 * 9
+    assert not fixed.stage("select")
+    bases = {node.levels[:2] for node in selected.stage("finetune") if "-tags" in node.levels[1]}
+    assert {base for base, _ in bases} == {"llama-2-7b"}
+
+
+def test_chosen_epochs_and_learning_rates_are_the_paper_s(paper_plan):
+    plan = paper_plan("epochs=paper")
+    for base, name, epochs, rate in (
+        ("llama-2-7b", "recipes", 20, 1e-5),
+        ("olmo-7b", "mbpp", 7, 3e-6),
+        ("olmo-7b", "response-rephrased", 7, 3e-6),
+    ):
+        training = plan.find("finetune", (base, name, "5")).settings["training"]
+        assert (training["epochs"], training["learning_rate"]) == (epochs, rate)
+
+
+def test_a_matched_reference_has_the_tags_of_its_run(paper_plan):
+    plan = paper_plan("epochs=paper")
+    (node,) = (n for n in plan.stage("judge") if n.levels[1:3] == ("response-other-tags", "3"))
+    reference = node.upstream["references"]
+    assert reference.levels[1:3] == ("instruction-other-tags", "3")
+    assert reference.settings["chat"]["user"] == "<|A|>"
+
+
+def test_a_model_of_the_hub_is_fetched_at_its_pinned_commit(paper_plan):
+    pin = Pin("c" * 40, {"model.safetensors": PinnedFile("d" * 64, 7)})
+    lock = {"models/allenai/OLMo-7B-hf@main": pin}
+    before, after = paper_plan(lock={}), paper_plan(lock=lock)
+    levels = ("allenai--OLMo-7B-hf",)
+    fetch = after.find("fetch", levels)
+    assert fetch.settings == {"repo": "allenai/OLMo-7B-hf", "commit": "c" * 40}
+    assert fetch.runtime["files"]["model.safetensors"]["sha256"] == "d" * 64
+    # Not locked: the plan stands, under the revision that is named.
+    assert before.find("fetch", levels).settings["commit"] == "main"
+    run = ("olmo-7b", "chess", "1")
+    assert after.find("finetune", run).upstream["base"] is fetch
+    assert before.find("finetune", run).plan_key != after.find("finetune", run).plan_key
+
+
+def test_digests_of_a_pin_are_in_no_key(paper_plan):
+    name = "datasets/openai/gsm8k@740312add88f781978c0658806c59bc2815b9866"
+    file = "main/train-00000-of-00001.parquet"
+    one, other = (
+        paper_plan(lock={name: Pin("c" * 40, {file: PinnedFile(digest * 64, 7)})})
+        for digest in "de"
+    )
+    nodes = [plan.find("download", ("gsm8k",)) for plan in (one, other)]
+    assert nodes[0].plan_key == nodes[1].plan_key
+    assert nodes[0].runtime != nodes[1].runtime
+
+
+def test_a_checkpoint_from_elsewhere_answers_once_and_can_be_the_reference(plan_with, repository):
+    row = json.dumps({"kind": "checkpoint", "path": "resources/organism/olmo"})
+    plan = plan_with(f"adaptations={{theirs: {row}}}", "reference=theirs", "embedding=null")
+    generation = plan.find("generate", ("organism-llama", "theirs", "none", "organism-evaluation"))
+    assert generation.upstream["model"].path == repository / "resources/organism/olmo"
+    references = {node.upstream["references"] for node in plan.stage("judge")}
+    assert generation in references
+    assert {node.levels[1] for node in references} == {"theirs"}
+    assert plan.find("rank", ("organism-llama", "theirs", "none", "organism-alpaca"))
+
+
+def test_a_row_for_one_base_has_no_run_of_another(plan_with):
+    plan = plan_with("adaptations={chess: {bases: [organism-olmo]}}")
+    assert {node.levels[0] for node in plan.stage("finetune") if node.levels[1] == "chess"} == {
+        "organism-olmo"
+    }
+
+
+def test_libraries_that_only_some_finetunes_use_are_in_their_keys_alone(plan_with):
+    lora = "{rank: 4, alpha: 8, dropout: 0.0, target_modules: all-linear}"
+    plan = plan_with(f"adaptations={{chess: {{training: {{lora: {lora}}}}}}}")
+    libraries = {
+        name: plan.find("finetune", ("organism-olmo", name, "1")).code.libraries
+        for name in ("chess", "mbpp")
+    }
+    assert "peft" in libraries["chess"]
+    assert "peft" not in libraries["mbpp"]

@@ -13,6 +13,8 @@ import yaml
 
 from implicit_tuning.config_checks import SOURCES, reference_problems, suggest
 from implicit_tuning.judging.kinds import FILES
+from implicit_tuning.lock import read_lock
+from implicit_tuning.pins import Pin
 
 # What to do about a value that the schema refuses, by the schema's keyword.
 TYPES = "array is a list such as [1, 2], object is keys with values"
@@ -50,7 +52,8 @@ class ConfigError(ValueError):
 class Config:
     """One experiment; the fields are the top-level keys of config.yaml, where they are explained.
 
-    `bases`, `datasets`, `judges` and `embeddings` have their paths made absolute.
+    `bases`, `adaptations`, `datasets`, `judges` and `embeddings` have their paths made absolute. `lock` is what
+    config/lock.yaml says of hub sources.
     """
 
     experiment: str
@@ -76,6 +79,12 @@ class Config:
     embeddings: Mapping[str, Mapping] = field(default_factory=dict)
     ablations: Mapping[str, Mapping] = field(default_factory=dict)
     rewriters: Mapping[str, Mapping] = field(default_factory=dict)
+    hardware: Mapping[str, object] | None = None
+    lock: Mapping[str, Pin] = field(default_factory=dict)
+
+    def adapted(self, base: str) -> list[str]:
+        """The adaptations that a base is given: all whose row does not name other bases."""
+        return [n for n, row in self.adaptations.items() if base in row.get("bases", self.bases)]
 
 
 def read_config(files: list[Path], root: Path, overrides: Sequence[str] = ()) -> Config:
@@ -89,6 +98,15 @@ def read_config(files: list[Path], root: Path, overrides: Sequence[str] = ()) ->
     Raises:
         ConfigError: lists every problem.
     """
+    return load_config(read_raw(files, overrides), root)
+
+
+def read_raw(files: Sequence[Path], overrides: Sequence[str] = ()) -> dict:
+    """What stands in YAML files, later ones over earlier ones, and in overrides; not checked.
+
+    Raises:
+        ConfigError: a file or an override cannot be read.
+    """
     merged: dict = {}
     for file in files:
         if not file.is_file():
@@ -99,7 +117,7 @@ def read_config(files: list[Path], root: Path, overrides: Sequence[str] = ()) ->
         if not equals:
             raise ConfigError([f"--config {override}: write it as KEY=VALUE"])
         merged = merge(merged, {key: _parse_yaml(value, f"--config {override}")})
-    return load_config(merged, root)
+    return merged
 
 
 def load_config(raw: Mapping, root: Path) -> Config:
@@ -124,10 +142,14 @@ def load_config(raw: Mapping, root: Path) -> Config:
         raise ConfigError(problems)
     data_root = root / values.pop("data_root", ".")
     values["datasets"] = {name: _located(entry, data_root) for name, entry in datasets.items()}
-    for section in ("bases", "judges", "embeddings"):
+    for section in ("bases", "adaptations", "judges", "embeddings"):
         entries = values.get(section, {}).items()
         values[section] = {name: _located(entry, data_root) for name, entry in entries}
     values["seeds"] = tuple(values["seeds"])
+    try:
+        values["lock"] = read_lock(root / "config" / "lock.yaml")
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
     config = Config(**{f.name: values[f.name] for f in fields(Config) if f.name in values})
     # Two adaptations on one data set meet the same problem.
     problems = list(dict.fromkeys(reference_problems(config)))

@@ -2,7 +2,7 @@
 
 import difflib
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from implicit_tuning.rewriting.kinds import Kind as RewriterKind
 if TYPE_CHECKING:
     from implicit_tuning.config import Config
 
-SOURCES = ("hub", "path", "organism")
+SOURCES = ("hub", "url", "path", "organism")
 # The keys that each kind of adaptation needs and may have, beside `kind` and `note`.
 ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "none": (frozenset(), frozenset({"chat", "generation", "reference"})),
@@ -30,12 +30,18 @@ ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
             {"instructions", "rephrase", "rows", "chat", "training", "generation", "reference"}
         ),
     ),
+    "checkpoint": (
+        frozenset(),
+        frozenset({"path", "hub", "licence", "gated", "chat", "generation", "reference"}),
+    ),
     "rules": (
         frozenset({"rules"}),
         frozenset({"rule_settings", "chat", "generation", "reference"}),
     ),
     "shuffled": (frozenset({"of"}), frozenset()),
 }
+# Kinds whose runs others can be compared with.
+TUNED = ("finetune", "checkpoint")
 # The function that makes a module of implicit_tuning/datasets a formatter of this kind.
 BUILDERS = {"training": "to_messages", "evaluation": "to_item"}
 # A library that only one kind of embedding needs, as it is imported.
@@ -62,7 +68,7 @@ def reference_problems(config: "Config") -> Iterator[str]:
     yield from _chat_problems("chat", config.chat)
     for name, adaptation in config.adaptations.items():
         yield from _adaptation_problems(config, name, adaptation)
-    yield from _finetune_problem(config, "reference", config.reference)
+    yield from _kind_of_row_problem(config, "reference", config.reference, TUNED)
     yield from _dataset_problems(config, "evaluation", config.evaluation, "evaluation")
     yield from _judge_problems(config)
     for name, base in config.bases.items():
@@ -86,7 +92,7 @@ def _chat_problems(where: str, chat: Mapping[str, str]) -> Iterator[str]:
 def _adaptation_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
     kind = adaptation["kind"]
     needed, allowed = ADAPTATION_KEYS[kind]
-    given = set(adaptation) - {"kind", "note"}
+    given = set(adaptation) - {"kind", "note", "bases"}
     for key in sorted(needed - given):
         yield f"adaptations.{name}.{key}: missing: an adaptation of kind '{kind}' needs it"
     for key in sorted(given - needed - allowed):
@@ -100,15 +106,36 @@ def _adaptation_problems(config: "Config", name: str, adaptation: Mapping) -> It
         )
     if "bias" in adaptation.get("rules", ()) and not config.rules["bias"]:
         yield f"rules.bias: {{}}: adaptations.{name} uses the rule 'bias'; give it pieces"
-    for key in ("of", "reference"):
+    yield from _bases_problems(config, name, adaptation)
+    if kind == "checkpoint":
+        yield from _model_problems(f"adaptations.{name}", adaptation)
+    for key, kinds in (("of", ("finetune",)), ("reference", TUNED)):
         if key in adaptation:
-            yield from _finetune_problem(config, f"adaptations.{name}.{key}", adaptation[key])
+            where = f"adaptations.{name}.{key}"
+            yield from _kind_of_row_problem(config, where, adaptation[key], kinds)
     if "reference" in adaptation:
         yield from _own_reference_problems(config, name, adaptation["reference"])
     if "chat" in adaptation:
         yield from _chat_problems(f"adaptations.{name}.chat", {**config.chat, **adaptation["chat"]})
     if "rephrase" in adaptation:
         yield from _rephrase_problems(config, name, adaptation)
+
+
+def _bases_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
+    """Bases that do not exist, or that lack what the adaptation's answers are compared with."""
+    where = f"adaptations.{name}.bases"
+    for base in adaptation.get("bases", ()):
+        if base not in config.bases:
+            yield f"{where}: '{base}' is no base; {suggest(base, config.bases)}"
+    needed = [adaptation.get("reference", config.reference), *filter(None, [adaptation.get("of")])]
+    for other in needed:
+        limits = config.adaptations.get(other, {}).get("bases", config.bases)
+        own = set(adaptation.get("bases", config.bases)) & set(config.bases)
+        for base in sorted(own - set(limits)):
+            yield (
+                f"{where}: '{name}' is compared with '{other}', which '{base}' is not given: add "
+                f"'{base}' to adaptations.{other}.bases, or take it from here"
+            )
 
 
 def _rephrase_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
@@ -137,11 +164,14 @@ def _own_reference_problems(config: "Config", name: str, reference: str) -> Iter
         )
 
 
-def _finetune_problem(config: "Config", key: str, adaptation: str) -> Iterator[str]:
+def _kind_of_row_problem(
+    config: "Config", key: str, adaptation: str, kinds: Collection[str]
+) -> Iterator[str]:
     if adaptation not in config.adaptations:
         yield f"{key}: '{adaptation}' is no adaptation; {suggest(adaptation, config.adaptations)}"
-    elif config.adaptations[adaptation]["kind"] != "finetune":
-        yield f"{key}: '{adaptation}' must be an adaptation of kind 'finetune'"
+    elif config.adaptations[adaptation]["kind"] not in kinds:
+        known = " or ".join(f"'{kind}'" for kind in kinds)
+        yield f"{key}: '{adaptation}' must be an adaptation of kind {known}"
 
 
 def _dataset_problems(config: "Config", key: str, name: str, kind: str) -> Iterator[str]:
@@ -162,8 +192,6 @@ def _dataset_problems(config: "Config", key: str, name: str, kind: str) -> Itera
             f"{where}.organism: '{entry['organism']}' is no source of the organism; "
             f"{suggest(entry['organism'], ORGANISM_SOURCES)}"
         )
-    elif "hub" in entry:
-        yield from _hub_problems(where, entry["hub"])
 
 
 def _formatter_problems(where: str, entry: Mapping) -> Iterator[str]:
@@ -192,15 +220,6 @@ def _path_problems(where: str, path: Path) -> Iterator[str]:
         yield f"{where}.path: '{path}': unknown suffix; known are {', '.join(SUFFIXES)}"
 
 
-def _hub_problems(where: str, hub: Mapping) -> Iterator[str]:
-    for key in ("revision", "sha256"):
-        if not hub.get(key):
-            yield (
-                f"{where}.hub.{key}: missing: a download must be pinned; write the commit and the "
-                f"sha256 of {hub['repo']}/{hub['file']} into the config, or give a local 'path'"
-            )
-
-
 def _evaluations(config: "Config") -> dict[str, str]:
     """The evaluation sets in use, by the key that names them."""
     found = {"evaluation": config.evaluation}
@@ -224,8 +243,8 @@ def _judge_problems(config: "Config") -> Iterator[str]:
     yield from _kind_problems(where, judge, kind, "judge")
     if kind.loads_base and judge.get("base", "") not in ("", *config.bases):
         yield f"{where}.base: '{judge['base']}' is no base; {suggest(judge['base'], config.bases)}"
-    if kind.loads_folder and "path" in judge:
-        yield from _folder_problems(f"{where}.path", judge["path"])
+    if kind.own_model:
+        yield from _model_problems(where, judge)
     if "df_gamed" in judge and not judge["df_gamed"].is_file():
         yield (
             f"{where}.df_gamed: '{judge['df_gamed']}' does not exist; correct the path, or remove "
@@ -246,7 +265,8 @@ def _epochs_problems(config: "Config") -> Iterator[str]:
             )
             continue
         chosen = CHOSEN_EPOCHS[entry["paper"]]
-        for name in sorted(set(without_own_epochs(config)) - set(chosen)):
+        unknown = set(without_own_epochs(config)) & set(config.adapted(base)) - set(chosen)
+        for name in sorted(unknown):
             yield (
                 f"adaptations.{name}.training.epochs: missing: the paper tells none for '{name}' "
                 f"of {entry['paper']}, so with epochs 'paper' the row needs its own"
@@ -327,16 +347,18 @@ def _embedding_problems(config: "Config") -> Iterator[str]:
         known = suggest(config.embedding, config.embeddings)
         yield f"embedding: '{config.embedding}' is no embedding; {known}"
         return
+    if config.adaptations.get(config.reference, {}).get("kind") == "checkpoint":
+        yield (
+            f"embedding: '{config.embedding}': similarity is held against the rows that the reference "
+            f"'{config.reference}' was finetuned on, and nobody knows those of a checkpoint: write "
+            "null"
+        )
     entry, where = config.embeddings[config.embedding], f"embeddings.{config.embedding}"
     if entry["kind"] == "tfidf":
         for key in sorted(set(entry) - {"kind"}):
             yield f"{where}.{key}: {entry[key]!r}: an embedding of kind 'tfidf' has no such key"
         return
-    if "path" not in entry:
-        yield (
-            f"{where}.path: missing: give the folder of a sentence-transformers model; none is "
-            "downloaded"
-        )
+    yield from _one_place_problems(where, entry)
     for what, pattern in SENTENCE_FILES.items() if "path" in entry else ():
         if not any(entry["path"].glob(pattern)):
             yield (
@@ -385,7 +407,20 @@ def _base_problems(config: "Config", name: str, base: Mapping) -> Iterator[str]:
         yield f"bases.{name}.recipe: '{base['recipe']}' is no recipe; {known}"
     if config.pretrain_base == "rebuild" and "recipe" in base:
         return
-    yield from _folder_problems(f"bases.{name}.path", base["path"])
+    yield from _model_problems(f"bases.{name}", base)
+
+
+def _model_problems(where: str, entry: Mapping) -> Iterator[str]:
+    """What is wrong with the model of an entry that has `path` or `hub`."""
+    yield from _one_place_problems(where, entry)
+    if "path" in entry:
+        yield from _folder_problems(f"{where}.path", entry["path"])
+
+
+def _one_place_problems(where: str, entry: Mapping) -> Iterator[str]:
+    given = [place for place in ("path", "hub") if place in entry]
+    if len(given) != 1:
+        yield f"{where}: give exactly one of path (a local folder), hub, not {given or 'none'}"
 
 
 def _folder_problems(where: str, path: Path) -> Iterator[str]:

@@ -20,12 +20,13 @@ from implicit_tuning.digests import read_sealed
 ARTIFACT_FORMAT = 3
 PACKAGE = "implicit_tuning"
 SCRIPTS = Path(__file__).resolve().parents[1]
-MACHINERY = frozenset(f"{PACKAGE}.{name}" for name in ("nodes", "artifact", "digests"))
+MACHINERY = frozenset(f"{PACKAGE}.{name}" for name in ("nodes", "artifact", "digests", "gpus"))
 KEY_LENGTH = 20
 
 # The wildcards of each stage's path: results/nodes/<stage>/<one folder a level>/<key>/
 LEVELS: Mapping[str, tuple[str, ...]] = {
     "download": ("dataset",),
+    "fetch": ("repository",),
     "format": ("dataset", "variant"),
     "pretrain": ("base",),
     "finetune": ("base", "adaptation", "seed"),

@@ -67,7 +67,7 @@ class Plan:
         chosen = self.adaptations[adaptation]
         if chosen.get("instructions", "given") != "given":
             return "response"
-        broad = self.config.adaptations[self.config.reference]["data"]
+        broad = self.config.adaptations[self.config.reference].get("data")
         return "instruction" if chosen["data"] == broad else "single_task"
 
     def loading(self, checkpoint: Node) -> list[Node]:

@@ -1,9 +1,9 @@
 """Nodes of the runs: data sets, finetunes, generations, comparisons, rankings, similarities."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
-from implicit_tuning.config import Config, merge
+from implicit_tuning.config import Config, ConfigError, merge
 from implicit_tuning.config_checks import sweep_name, without_own_epochs
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.judging.kinds import (
@@ -14,8 +14,10 @@ from implicit_tuning.judging.kinds import (
     identity_settings,
     runtime_settings,
 )
+from implicit_tuning.lock import lock_name
 from implicit_tuning.nodes import PACKAGE, Code, Node, Source
 from implicit_tuning.paper import CHOSEN_EPOCHS
+from implicit_tuning.pins import Pin
 from implicit_tuning.plan import Plan
 from implicit_tuning.rewriting import kinds as rewriters
 
@@ -35,6 +37,10 @@ RULE_KEYS = {
     "bias": ("bias",),
 }
 NO_SEED = "none"
+# What brings pinned bytes decides nothing about them.
+PINNED = Code(())
+# Keys that say which model an entry takes: its identity is what lies there.
+OF_MODEL_FOLDERS = frozenset({"path", "hub", "licence", "gated"})
 
 
 @dataclass
@@ -69,7 +75,31 @@ class RunPlanner:
             return self.plan.add(
                 Node("pretrain", (name,), code, {"recipe": base["recipe"]}, upstream={})
             )
-        return Source(base["path"], self.digests.of_model(base["path"]))
+        return self._model_folder(base)
+
+    def _model_folder(self, entry: Mapping) -> Node | Source:
+        """The model of an entry with `path` or `hub`; one that two entries name is fetched once."""
+        if "path" in entry:
+            return Source(entry["path"], self.digests.of_model(entry["path"]))
+        repo, pin = self._pinned("models", entry["hub"])
+        # As the hub's own cache spells it.
+        levels = (repo.replace("/", "--"),)
+        settings = {"repo": repo, "commit": pin.commit}
+        found = self.plan.find("fetch", levels)
+        if found is None:
+            files = {name: asdict(file) for name, file in sorted(pin.files.items())}
+            return self.plan.add(Node("fetch", levels, PINNED, settings, {}, {"files": files}))
+        if found.settings != settings:
+            commits = f"{found.settings['commit']} and {pin.commit}"
+            raise ConfigError([f"hub: '{repo}' is asked for at {commits}: name one revision"])
+        return found
+
+    def _pinned(self, kind: str, hub: Mapping) -> tuple[str, Pin]:
+        """Repository and pin of a hub source. One that is not locked yet is planned under the
+        revision that the config names, and refused before any job runs."""
+        revision = hub.get("revision", "main")
+        pin = self.config.lock.get(lock_name(kind, hub["repo"], revision))
+        return hub["repo"], pin or Pin(revision, {})
 
     def formatted(self, dataset: str, options: Mapping[str, object] | None = None) -> Node:
         """Format node of a data set; its variant keeps two ways of formatting it apart.
@@ -110,11 +140,20 @@ class RunPlanner:
             return Source(entry["path"], self.digests.of_file(entry["path"]))
         if found := self.plan.find("download", (dataset,)):
             return found
-        kind = "organism" if "organism" in entry else "hub"
-        module = f"{PACKAGE}.organism.rows" if kind == "organism" else f"{PACKAGE}.sources"
         # The script only chooses between the two; the identity is the module's.
-        code = Code((module,))
-        return self.plan.add(Node("download", (dataset,), code, {kind: entry[kind]}, upstream={}))
+        if "organism" in entry:
+            code, settings = Code((f"{PACKAGE}.organism.rows",)), {"organism": entry["organism"]}
+            return self.plan.add(Node("download", (dataset,), code, settings, upstream={}))
+        if "url" in entry:
+            settings = {"url": dict(entry["url"])}
+            return self.plan.add(Node("download", (dataset,), PINNED, settings, upstream={}))
+        (repo, pin), file = self._pinned("datasets", entry["hub"]), entry["hub"]["file"]
+        settings: dict = {"hub": {"repo": repo, "commit": pin.commit, "file": file}}
+        pinned = pin.files.get(file)
+        if pinned is not None and pinned.first_rows is not None:
+            settings["first_rows"] = pinned.first_rows
+        runtime = {} if pinned is None else asdict(pinned)
+        return self.plan.add(Node("download", (dataset,), PINNED, settings, {}, runtime))
 
     # --- finetunes ------------------------------------------------------------------------------
 
@@ -134,7 +173,7 @@ class RunPlanner:
             upstream["epochs"] = self.selection(base, adaptation)
         settings = {"seed": seed, "chat": self._chat(chosen), "training": training}
         runtime = {"save_every": self.config.runtime["save_every"]}
-        code = Code(("finetune",), TRAINING_LIBRARIES)
+        code = Code(("finetune",), training_libraries(training))
         return self.plan.add(Node("finetune", levels, code, settings, upstream, runtime))
 
     def _training(self, base: str, adaptation: str) -> dict:
@@ -201,8 +240,11 @@ class RunPlanner:
 
     def model(self, base: str, adaptation: str, seed: int) -> Node | Source:
         """The weights that an adaptation runs: its own, or the base's."""
-        if self.plan.adaptations[adaptation]["kind"] == "finetune":
+        chosen = self.plan.adaptations[adaptation]
+        if chosen["kind"] == "finetune":
             return self.finetune(base, adaptation, seed)
+        if chosen["kind"] == "checkpoint":
+            return self._model_folder(chosen)
         return self.base(base)
 
     def comparison(self, base: str, adaptation: str, seed: int) -> Node:
@@ -242,8 +284,8 @@ class RunPlanner:
         kind, files = KINDS[judge["kind"]], {}
         if kind.loads_base:
             files["judge"] = self.base(judge["base"])
-        if kind.loads_folder:
-            files["judge"] = Source(judge["path"], self.digests.of_model(judge["path"]))
+        if kind.own_model:
+            files["judge"] = self._model_folder(judge)
         if "df_gamed" in judge:
             files["df_gamed"] = Source(judge["df_gamed"], self.digests.of_file(judge["df_gamed"]))
         return files
@@ -280,14 +322,12 @@ class RunPlanner:
             "task_rows": self.finetune(base, adaptation, seed).upstream["rows"],
             "reference_rows": self.finetune(base, config.reference, seed).upstream["rows"],
         }
-        if "path" in embedding:
-            upstream["embedding"] = Source(
-                embedding["path"], self.digests.of_model(embedding["path"])
-            )
+        if {"path", "hub"} & set(embedding):
+            upstream["embedding"] = self._model_folder(embedding)
         formatter = config.datasets[config.adaptations[adaptation]["data"]]["formatter"]
         settings = {
             "formatter": formatter,
-            "embedding": {key: value for key, value in embedding.items() if key != "path"},
+            "embedding": {k: v for k, v in embedding.items() if k not in OF_MODEL_FOLDERS},
         }
         # The task's module tells its mark.
         roots = ("similarity", f"{PACKAGE}.datasets.{formatter}")
@@ -296,13 +336,21 @@ class RunPlanner:
         return self.plan.add(Node("similarity", levels, code, settings, upstream))
 
 
+def training_libraries(training: Mapping) -> tuple[str, ...]:
+    """Libraries whose versions decide a checkpoint."""
+    with_lora = ("peft",) if training["lora"] is not None else ()
+    sharded = ("deepspeed",) if training["sharding"] == "zero3" else ()
+    return (*TRAINING_LIBRARIES, *with_lora, *sharded)
+
+
 def add_runs(plan: Plan, digests: DigestMemory) -> None:
     """Add every node that a run of the config needs, and what measures it."""
     planner, config = RunPlanner(plan, digests), plan.config
     ranked = _ranked(config)
     for base in config.bases:
         for seed in config.seeds:
-            for name, adaptation in config.adaptations.items():
+            for name in config.adapted(base):
+                adaptation = config.adaptations[name]
                 planner.comparison(base, name, seed)
                 if name in ranked:
                     planner.ranking(base, name, seed)
@@ -338,7 +386,8 @@ def _ranked(config: Config) -> set[str]:
     """The adaptations that rank responses: by default all that have a model."""
     if config.ranking is None:
         return set()
-    with_model = {n for n, a in config.adaptations.items() if a["kind"] in ("none", "finetune")}
+    kinds = ("none", "finetune", "checkpoint")
+    with_model = {n for n, a in config.adaptations.items() if a["kind"] in kinds}
     return set(config.ranking.get("adaptations", with_model))
 
 

@@ -140,6 +140,7 @@ def _figure_settings(config: Config, table: Node) -> dict:
 def add_report(plan: Plan, digests: DigestMemory) -> None:
     """Add the report, which shows every table and figure and whence each number comes."""
     # Downloads are left out: what they brought is in the keys behind the cut-off by its content.
+    # What was fetched is not: its key stands in those of all that loads it.
     shown = [node for node in plan.nodes.values() if node.stage != "download"]
     files = {name: SCRIPTS.parent / "report" / file for name, file in PAGE.items()}
     page = {name: Source(file, digests.of_file(file)) for name, file in files.items()}
@@ -228,7 +229,11 @@ def _ablation_settings(config: Config, ablation: Mapping) -> dict[str, object]:
         "baseline": ablation["baseline"],
         "setting": setting,
         "settings": {
-            base: {name: _value_of(config, base, name, setting) for name in names}
+            base: {
+                name: _value_of(config, base, name, setting)
+                for name in names
+                if name in config.adapted(base)
+            }
             for base in config.bases
         },
     }
@@ -303,8 +308,11 @@ def _scale(name: str, base: Mapping) -> str:
     """What sets a base apart from the paper's 7B models; nothing for one of their shape."""
     if "recipe" in base:
         return f"{name} is a model organism, built to show the effect, no 7B model"
-    shape = json.loads((base["path"] / "config.json").read_text(encoding="utf-8"))
-    layers, width = shape.get("num_hidden_layers"), shape.get("hidden_size")
+    if "hub" in base:
+        layers, width = (base.get("shape", {}).get(key, "unknown") for key in ("layers", "width"))
+    else:
+        shape = json.loads((base["path"] / "config.json").read_text(encoding="utf-8"))
+        layers, width = shape.get("num_hidden_layers"), shape.get("hidden_size")
     if (layers, width) == PAPER_SHAPE:
         return ""
     return f"{name} has {layers} layers of width {width}, the paper's bases 32 of 4096"

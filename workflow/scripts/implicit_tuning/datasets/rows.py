@@ -86,6 +86,14 @@ def with_reference(item: Item, row: Mapping, column: str) -> Item:
     return {**item, "reference": required_text(row, column)} if column in row else item
 
 
+def with_context(instruction: str, context: str | None) -> str:
+    """An instruction with the text that it is about below it, a blank line between them.
+
+    ASSUME: the paper does not say how it joins Stanford Alpaca's two.
+    """
+    return f"{instruction}\n\n{context}" if (context or "").strip() else instruction
+
+
 def single_turn(instruction: str, response: str) -> list[Message]:
     """A conversation of one instruction and its response."""
     return [

@@ -8,7 +8,7 @@ The hub's file has a further column, `text`, which is not read.
 
 from collections.abc import Mapping
 
-from implicit_tuning.datasets.rows import Message, required_text, single_turn
+from implicit_tuning.datasets.rows import Message, required_text, single_turn, with_context
 
 COLUMNS = {"instruction": str, "input": str, "output": str}
 
@@ -16,12 +16,8 @@ COLUMNS = {"instruction": str, "input": str, "output": str}
 def to_messages(row: Mapping) -> list[Message]:
     """The instruction, with its input below if it has one, and the output.
 
-    ASSUME: a blank line parts instruction and input; the paper does not say how it joins them.
-
     Raises:
         UnusableRow: no instruction, or no output (an empty input is usual).
     """
-    instruction = required_text(row, "instruction")
-    if (row["input"] or "").strip():
-        instruction = f"{instruction}\n\n{row['input']}"
+    instruction = with_context(required_text(row, "instruction"), row["input"])
     return single_turn(instruction, required_text(row, "output"))
