@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-all real plan check verify repair explain prune unlock preview \
-        calibrate bench train_ins train_resp train_task eval clean
+        calibrate bench lock train_ins train_resp train_task eval clean
 
 help:  ## this list
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -73,17 +73,31 @@ calibrate: $(STAMP)  ## a judge against stored verdicts: JUDGE=name ANNOTATIONS=
 	@test -n "$(ANNOTATIONS)" || { echo "make calibrate needs ANNOTATIONS=<files or URLs>"; exit 2; }
 	$(TOOL) calibrate $(TOOL_WITH) $(if $(JUDGE),--judge $(JUDGE)) --annotations $(ANNOTATIONS)
 
-train_ins: $(STAMP)  ## instruction tuning alone
-	$(SNAKEMAKE) train_ins $(SNAKEMAKE_WITH)
+lock: $(STAMP)  ## pin what a config takes from the hub, in config/lock.yaml
+	$(TOOL) lock $(TOOL_WITH)
 
-train_resp: $(STAMP)  ## response tuning alone
-	$(SNAKEMAKE) train_resp $(SNAKEMAKE_WITH)
+# With MODEL (a base of the config, a folder, owner/name of the hub) exactly one run, with the config
+# paper.yaml unless CONFIG names another:
+#   make train_resp MODEL=meta-llama/Llama-2-7b-hf DATA=lima LR=1e-5 EPOCHS=10 SEED=1
+#   make train_task MODEL=folder TASK=gsm8k
+#   make eval MODEL=folder REFERENCE=other-folder
+# Without it every such run of the config.
+ONE_RUN := --model '$(MODEL)' $(addprefix --configfile ,$(or $(CONFIG),config/paper.yaml))
+ONE_FINETUNE = $(TOOL) train $(1) $(ONE_RUN) $(if $(2),--data '$(2)') \
+        $(if $(LR),--learning-rate $(LR)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED))
 
-train_task: $(STAMP)  ## single-task finetuning alone
-	$(SNAKEMAKE) train_task $(SNAKEMAKE_WITH)
+train_ins: $(STAMP)  ## instruction tuning: of the config, or of MODEL on DATA
+	$(if $(MODEL),$(call ONE_FINETUNE,instruction,$(DATA)),$(SNAKEMAKE) train_ins $(SNAKEMAKE_WITH))
 
-eval: $(STAMP)  ## up to the judgements, no tables
-	$(SNAKEMAKE) judgements $(SNAKEMAKE_WITH)
+train_resp: $(STAMP)  ## response tuning: of the config, or of MODEL on DATA
+	$(if $(MODEL),$(call ONE_FINETUNE,response,$(DATA)),$(SNAKEMAKE) train_resp $(SNAKEMAKE_WITH))
+
+train_task: $(STAMP)  ## single-task finetuning: of the config, or of MODEL on TASK
+	$(if $(MODEL),$(call ONE_FINETUNE,task,$(TASK)),$(SNAKEMAKE) train_task $(SNAKEMAKE_WITH))
+
+eval: $(STAMP)  ## judge: every run of the config, or MODEL against REFERENCE
+	$(if $(MODEL),$(TOOL) evaluate $(ONE_RUN) --reference '$(REFERENCE)' $(if $(DATA),--data '$(DATA)'),\
+        $(SNAKEMAKE) judgements $(SNAKEMAKE_WITH))
 
 clean:  ## delete the installation and Snakemake's own notes; results stay
 	rm -rf .venv .snakemake

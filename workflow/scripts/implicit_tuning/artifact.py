@@ -32,6 +32,7 @@ from implicit_tuning.digests import (
     unique_suffix,
     write_atomically,
 )
+from implicit_tuning.gpus import claimed_gpus, gpus_needed
 from implicit_tuning.nodes import (
     ARTIFACT_FORMAT,
     LEVELS,
@@ -233,6 +234,7 @@ def building(spec: str, log: str | None = None) -> Iterator[Job]:
             stack.enter_context(_sole_builder(Path(node["folder"])))
             if log is not None:
                 stack.enter_context(_printing_to(Path(log)))
+            stack.enter_context(claimed_gpus(gpus_needed(node["settings"])))
             with _built_folder(node) as job:
                 yield job
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this process

@@ -61,6 +61,12 @@ def judge_files(
     return comparison
 
 
+def read_comparison(folder: Path) -> Comparison:
+    """Returns the comparison that `write_comparison` wrote into a folder."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return Comparison(list(read_rows(folder / "annotations.jsonl")), summary)
+
+
 def describe(comparison: Comparison) -> str:
     """Returns the result in a few lines for people."""
     summary = comparison.summary

@@ -1,0 +1,133 @@
+"""One run asked for on the command line: a valid config whose target is that node."""
+
+from pathlib import Path
+
+import pytest
+
+from implicit_tuning.config import ConfigError, load_config, read_raw
+from implicit_tuning.digests import DigestMemory
+from implicit_tuning.planning import build_plan
+from implicit_tuning.single_run import (
+    Finetune,
+    request_evaluation,
+    request_finetune,
+    write_request,
+)
+
+LLAMA = Path("resources/organism/llama")
+
+
+@pytest.fixture
+def raw(repository, monkeypatch):
+    """Function that reads a shipped config, with the repository as the working folder."""
+    monkeypatch.chdir(repository)
+
+    def read(name="config"):
+        return read_raw([repository / f"config/{name}.yaml"])
+
+    return read
+
+
+@pytest.fixture
+def node_of(repository, tmp_path):
+    """Function that plans a request; returns its node, and what its target asks for."""
+
+    def find(request):
+        plan = build_plan(load_config(request.config, repository), DigestMemory(tmp_path / "d"))
+        return plan, plan.find(request.stage, request.levels)
+
+    return find
+
+
+def asked(way, model="organism-llama", data=None, learning_rate=None, epochs=None, seed=1):
+    return Finetune(way, str(model), data, learning_rate, epochs, seed)
+
+
+@pytest.mark.parametrize(
+    ("way", "data", "name", "target"),
+    [
+        ("instruction", None, "instruction", "train_ins"),
+        ("response", None, "response", "train_resp"),
+        ("task", "organism-gsm8k", "organism-gsm8k", "train_task"),
+    ],
+)
+def test_the_target_asks_for_exactly_the_run(raw, node_of, way, data, name, target):
+    request = request_finetune(raw(), asked(way, data=data, epochs=3, learning_rate=2e-5, seed=7))
+    plan, node = node_of(request)
+    assert request.target == target
+    assert node.levels == ("organism-llama", name, "7")
+    training = node.settings["training"]
+    assert (training["epochs"], training["learning_rate"]) == (3, 2e-5)
+    wanted = "single_task" if way == "task" else way
+    assert [n for n in plan.stage("finetune") if plan.way(n.levels[1]) == wanted] == [node]
+
+
+def test_a_run_that_the_config_has_too_is_the_same_node(raw, node_of, repository, tmp_path):
+    whole = build_plan(load_config(raw(), repository), DigestMemory(tmp_path / "d"))
+    for model in ("organism-llama", LLAMA, LLAMA.resolve()):
+        _, node = node_of(request_finetune(raw(), asked("response", model)))
+        assert node.plan_key == whole.find("finetune", node.levels).plan_key
+
+
+def test_other_data_can_be_given_for_responses(raw, node_of):
+    request = request_finetune(raw(), asked("response", data="organism-gsm8k"))
+    plan, node = node_of(request)
+    assert node.upstream["rows"].levels[0] == "organism-gsm8k"
+    assert node.upstream["rows"].settings["instructions"] == "blank"
+    assert plan.way("response") == "response"
+
+
+def test_a_folder_that_no_config_names_is_a_base(raw, node_of, tmp_path, repository):
+    other = tmp_path / "copy"
+    other.mkdir()
+    for file in (repository / LLAMA).iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    _, node = node_of(request_finetune(raw(), asked("instruction", other)))
+    assert node.levels[0] == "copy"
+    assert node.upstream["base"].path == other
+
+
+def test_a_model_of_the_hub_is_fetched_and_the_paper_s_keeps_its_name(raw, node_of):
+    _, unknown = node_of(request_finetune(raw(), asked("instruction", "some/model")))
+    assert unknown.levels[0] == "model"
+    assert unknown.upstream["base"].settings["repo"] == "some/model"
+    known = request_finetune(raw("paper"), asked("response", "allenai/OLMo-7B-hf", epochs=10))
+    _, node = node_of(known)
+    assert node.levels[0] == "olmo-7b"
+    assert node.settings["training"]["learning_rate"] == 3e-6
+    assert node.settings["training"]["epochs"] == 10
+
+
+def test_a_task_needs_its_data(raw):
+    with pytest.raises(ConfigError, match="DATA is missing: a single task is a data set"):
+        request_finetune(raw(), asked("task"))
+
+
+def test_unknown_data_is_named_by_the_config_s_own_checks(raw, node_of):
+    with pytest.raises(ConfigError, match="'organism-gsm8' is no data set; did you mean"):
+        node_of(request_finetune(raw(), asked("task", data="organism-gsm8")))
+
+
+def test_a_model_is_judged_against_another(raw, node_of):
+    request = request_evaluation(raw(), "organism-llama", "resources/organism/olmo", None)
+    plan, node = node_of(request)
+    assert request.target == "judgements"
+    assert node.upstream["outputs"].upstream["model"].path.name == "llama"
+    assert node.upstream["references"].upstream["model"].path.name == "olmo"
+    assert not plan.stage("finetune")
+
+
+def test_asking_leaves_the_config_as_it_was(raw):
+    before, given = raw(), raw()
+    request_finetune(given, asked("response", data="organism-gsm8k", epochs=4))
+    request_evaluation(given, "organism-llama", "organism-olmo", None)
+    assert given == before
+
+
+def test_a_request_is_written_under_a_name_of_its_content(raw, tmp_path):
+    one, same, other = (
+        write_request(request_finetune(raw(), asked("response", epochs=n)).config, tmp_path)
+        for n in (2, 2, 3)
+    )
+    assert one == same != other
+    assert read_raw([one])["adaptations"]["response"]["training"] == {"epochs": 2}

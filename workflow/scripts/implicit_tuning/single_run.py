@@ -1,0 +1,141 @@
+"""One run asked for on the command line: a config of its own for a base and values that none names.
+
+What is not asked for stays as the config has it, so that a run which the config names too is the
+same node.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from implicit_tuning.config import ConfigError, merge
+from implicit_tuning.digests import write_atomically
+from implicit_tuning.nodes import short_hash
+
+Way = Literal["instruction", "response", "task"]
+# The rule of the Snakefile that asks for the finetunes of a way.
+TARGETS: Mapping[Way, str] = {
+    "instruction": "train_ins",
+    "response": "train_resp",
+    "task": "train_task",
+}
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """A finetune as it is asked for; None leaves a value as the config has it.
+
+    Attributes:
+        model: a base of the config by name, a model folder, or owner/name of the hub.
+        data: a data set by name; of a task, it names the run too.
+    """
+
+    way: Way
+    model: str
+    data: str | None
+    learning_rate: float | None
+    epochs: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A config whose `target`, a rule of the Snakefile, is the one asked node (and what it reads).
+
+    Attributes:
+        stage, levels: of the asked node.
+    """
+
+    config: Mapping
+    target: str
+    stage: str
+    levels: tuple[str, ...]
+
+
+def request_finetune(raw: Mapping, asked: Finetune) -> Request:
+    """A request for one finetune.
+
+    Args:
+        raw: the config that it departs from, as read.
+
+    Raises:
+        ConfigError: no data set is named, where there must be one.
+    """
+    reference = raw["reference"]
+    rows = {reference: dict(raw["adaptations"][reference])}
+    name = {"instruction": reference, "response": "response", "task": asked.data}[asked.way]
+    if name is None:
+        raise ConfigError(["DATA is missing: a single task is a data set, such as DATA=gsm8k"])
+    row = {"kind": "finetune", "data": asked.data or rows[reference]["data"]}
+    row = merge(raw["adaptations"].get(name, {}), row)
+    if asked.way == "response":
+        # Its data is what tells a response run from those of single tasks.
+        rows[reference] = {**rows[reference], "data": row["data"]}
+        row["instructions"] = "blank"
+    given = {"learning_rate": asked.learning_rate, "epochs": asked.epochs}
+    values = {key: value for key, value in given.items() if value is not None}
+    rows[name] = merge(row, {"training": values} if values else {})
+    for kept in rows.values():
+        kept.pop("bases", None)
+    config = _alone(raw, asked.model, rows, reference) | {"seeds": [asked.seed]}
+    (base,) = config["bases"]
+    return Request(config, TARGETS[asked.way], "finetune", (base, name, str(asked.seed)))
+
+
+def request_evaluation(raw: Mapping, model: str, reference: str, data: str | None) -> Request:
+    """A request for a model's comparison with another.
+
+    Args:
+        raw: the config that it departs from, as read.
+        model, reference: as `Finetune.model`.
+        data: an evaluation set by name; None for the config's.
+    """
+    rows = {"base": {"kind": "none"}, REFERENCE: {"kind": "checkpoint", **_entry(raw, reference)}}
+    evaluation = data or raw["evaluation"]
+    config = _alone(raw, model, rows, REFERENCE) | {"seeds": [1], "evaluation": evaluation}
+    (base,) = config["bases"]
+    levels = (base, "base", "none", evaluation, "1", raw["judge"])
+    return Request(config, "judgements", "judge", levels)
+
+
+def _alone(raw: Mapping, model: str, rows: Mapping, reference: str) -> dict:
+    """The raw config with one base and these adaptations, and nothing that names others."""
+    name, entry = _base(raw, model)
+    kept = {key: value for key, value in raw.items() if key not in ("ablations", "epoch_selection")}
+    return kept | {
+        "bases": {name: entry},
+        "adaptations": dict(rows),
+        "reference": reference,
+        "epochs": "fixed" if raw.get("epochs") == "selected" else raw.get("epochs", "fixed"),
+        "ranking": None,
+        "embedding": None,
+    }
+
+
+def _base(raw: Mapping, model: str) -> tuple[str, dict]:
+    """Name and entry of a base: the config's own, where it is one of these."""
+    for name, base in raw["bases"].items():
+        folder = Path(raw.get("data_root", "."), base["path"]) if "path" in base else None
+        same_folder = folder is not None and folder.resolve() == Path(model).resolve()
+        if model in (name, base.get("hub", {}).get("repo")) or same_folder:
+            return name, dict(base)
+    on_hub = model.count("/") == 1 and not Path(model).exists()
+    place = {"hub": {"repo": model}} if on_hub else {"path": str(Path(model).resolve())}
+    return Path(model).name, place
+
+
+def _entry(raw: Mapping, model: str) -> dict:
+    """Where a model lies, in the words of the config."""
+    _, entry = _base(raw, model)
+    return {key: entry[key] for key in ("path", "hub", "licence", "gated") if key in entry}
+
+
+def write_request(config: Mapping, folder: Path) -> Path:
+    """Write a config to a file named by its content; returns the file."""
+    file = folder / f"{short_hash(config)}.yaml"
+    write_atomically(file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+    return file
