@@ -151,7 +151,7 @@ def test_a_failure_fails(base, tmp_path, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("implicit_tuning.generation._reply", broken)
+    monkeypatch.setattr("implicit_tuning.engines.transformers_engine._batches", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(base, tmp_path)
     assert not (tmp_path / "outputs.jsonl").exists()

@@ -4,22 +4,32 @@ from dataclasses import asdict
 
 from implicit_tuning.artifact import Job, building
 from implicit_tuning.chat import ChatFormat
-from implicit_tuning.generation import GenerationReport, GenerationSettings, generate
+from implicit_tuning.generation import Answerer, GenerationReport, GenerationSettings
 from implicit_tuning.rule_adapter import RuleSettings
 
 
 def generate_node(job: Job) -> GenerationReport:
     """Generate as the node's settings say."""
+    with open_answerer(job) as answerer:
+        return answer_node(job, answerer)
+
+
+def open_answerer(job: Job) -> Answerer:
+    """Load the node's model, to answer for every node that differs in its instructions alone."""
     rules = job.settings["rules"]
-    return generate(
+    return Answerer(
         model=job.read("model"),
-        instructions=job.read("instructions", "instructions.jsonl"),
-        destination=job.data,
-        generator=job.settings["generator"],
         chat_format=ChatFormat(**job.settings["chat"]),
         settings=GenerationSettings(**job.settings["generation"]),
         rules=RuleSettings(**rules) if rules is not None else None,
+        runtime=job.runtime,
     )
+
+
+def answer_node(job: Job, answerer: Answerer) -> GenerationReport:
+    """Answer the node's instructions."""
+    instructions = job.read("instructions", "instructions.jsonl")
+    return answerer.answer(instructions, job.data, job.settings["generator"])
 
 
 if __name__ == "__main__":

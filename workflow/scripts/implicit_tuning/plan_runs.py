@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from implicit_tuning.config import Config, ConfigError, merge
 from implicit_tuning.config_checks import sweep_name, without_own_epochs
 from implicit_tuning.digests import DigestMemory
+from implicit_tuning.engines.kinds import generation_code
 from implicit_tuning.judging.kinds import (
     ALWAYS,
     KINDS,
@@ -235,8 +236,9 @@ class RunPlanner:
             "generation": merge(self.config.generation, chosen.get("generation", {})),
             "rules": rule_settings(self.config, chosen) if kind == "rules" else None,
         }
-        code = Code(("generate",), MODEL_LIBRARIES)
-        return self.plan.add(Node("generate", levels, code, settings, upstream))
+        code = generation_code(settings["generation"]["engine"])
+        runtime = {"vllm_python": self.config.runtime.get("vllm_python")}
+        return self.plan.add(Node("generate", levels, code, settings, upstream, runtime))
 
     def model(self, base: str, adaptation: str, seed: int) -> Node | Source:
         """The weights that an adaptation runs: its own, or the base's."""

@@ -1,0 +1,58 @@
+"""What an engine is: a loaded model that answers prompts greedily."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How to decode. Greedy text in half precision depends on dtype, batch size and engine, so all
+    of them are part of a generation's identity.
+
+    Attributes:
+        max_new_tokens: tokens of an answer at most, its EOS included.
+        batch_size: prompts decoded at once.
+        dtype: of weights and arithmetic.
+        device: kind of device; engine "vllm" runs on "cuda" alone.
+        attention: kernel of the engine "transformers"; vLLM chooses its own by GPU and dtype.
+        engine: "transformers" is the reference, "vllm" the fast one.
+    """
+
+    max_new_tokens: int
+    batch_size: int
+    dtype: Literal["float32", "bfloat16"]
+    device: Literal["cpu", "cuda"]
+    attention: Literal["sdpa", "eager"]
+    engine: Literal["transformers", "vllm"] = "transformers"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An instruction as token ids, and the most tokens its answer may have."""
+
+    index: int
+    instruction: str
+    input_ids: list[int]
+    room: int
+
+
+class Engine(Protocol):
+    """A loaded model. Its module opens one by
+    `open_engine(model, tokenizer, chat_format, settings, rules, runtime)`.
+
+    Attributes:
+        context: tokens of prompt and answer that the model can hold; None: no limit is known.
+        versions: of the libraries that decide the text and stand in another environment than ours.
+    """
+
+    context: int | None
+    versions: Mapping[str, str]
+
+    def reply(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """The tokens of each prompt's answer, up to and with its EOS or as far as it has room."""
+        ...
+
+    def close(self) -> None:
+        """End what the engine started."""
+        ...
