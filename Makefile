@@ -45,11 +45,11 @@ real: $(STAMP)  ## the same workflow on real rows and a real model: make real DA
 	@test -n "$(DATA)" || { echo "make real needs DATA=<folder with the real inputs>"; exit 2; }
 	$(SNAKEMAKE) --configfile config/real.yaml $(OVERRIDES)
 
-plan: $(STAMP)  ## nodes by stage, and how many stand already
+plan: $(STAMP)  ## what it will take: nodes, tokens, hours, disk, paid calls
 	$(TOOL) plan $(TOOL_WITH)
 
-check: $(STAMP)  ## find every problem of a config before anything runs
-	$(TOOL) check $(TOOL_WITH)
+check: $(STAMP)  ## every problem before the first job; CLUSTER=1 on a login node
+	$(TOOL) check $(TOOL_WITH) $(if $(CLUSTER),--cluster)
 
 verify: $(STAMP)  ## hash every artifact of the experiment again
 	$(TOOL) verify $(TOOL_WITH)

@@ -38,6 +38,7 @@ include: "rules/report.smk"
 
 onstart:
     require_writable_results()
+    require_possible()
 
 
 localrules:

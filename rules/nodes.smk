@@ -20,6 +20,7 @@ from implicit_tuning.nodes import (
 )
 from implicit_tuning.plan import is_built
 from implicit_tuning.planning import build_plan
+from implicit_tuning.preflight.checks import cheap_problems
 from implicit_tuning.publication import PUBLISHED, plan_publication
 from snakemake.exceptions import WorkflowError
 
@@ -272,6 +273,15 @@ def require_writable_results():
                 f"{folder.resolve()} cannot be written to, so no job was started: mount it for "
                 "writing, or change its permissions"
             )
+
+
+def require_possible():
+    """Refuse to start jobs of which some are known to fail: what `make check` finds without asking
+    anybody."""
+    problems = cheap_problems(PLAN, PATHS)
+    if problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise WorkflowError(f"no job was started:\n{lines}")
 
 
 def measured_mark(group, key):

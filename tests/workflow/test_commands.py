@@ -10,16 +10,23 @@ def checkout(finished):
     """The finished checkout under a config that changes one learning rate."""
     assert finished.run().status == 0
     finished.tool("prune", "--force")
-    before = finished.tool("plan").stdout
-    assert before.splitlines()[-1].split() == ["all", "32", "32", "0"]
+    assert counts_of(finished.tool("plan"))["all"] == ["32", "32", "0"]
     finished.config["adaptations"]["chess"]["training"] = {"learning_rate": 2.0e-4}
     yield finished
     finished.config["adaptations"]["chess"].pop("training", None)
 
 
+def counts_of(done):
+    """Nodes, built and to do, by stage."""
+    table = done.stdout.partition("\n\n")[0].splitlines()[1:]
+    return {line.split()[0]: line.split()[1:4] for line in table}
+
+
 def test_plan_counts_nodes_that_stand_and_that_are_to_do(checkout):
     done = checkout.tool("plan")
-    counts = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    counts = counts_of(done)
+    assert "grid: 3 finetunes" in done.stdout
+    assert "wall time: about" in done.stdout
     assert counts["finetune"] == ["3", "2", "1"]
     assert counts["generate"] == ["7", "6", "1"]
     assert counts["table"] == ["5", "0", "5"]

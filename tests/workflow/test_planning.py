@@ -102,6 +102,7 @@ def test_each_key_is_computed_and_each_cut_off_read_once(workspaces, monkeypatch
 
 
 def test_a_plan_imports_nothing_heavy(workspaces):
-    imported = set(run(workspaces["fresh"], "-c", IMPORTED_BY_A_PLAN).split())
+    printed = run(workspaces["fresh"], "-c", IMPORTED_BY_A_PLAN)
+    imported = set(printed.splitlines()[-1].split())
     assert "implicit_tuning.plan" in imported
     assert not HEAVY & imported

@@ -61,8 +61,8 @@ def test_nothing_else_is_lost_with_them(checkout):
 
 def test_they_are_made_again_for_who_loads_them(checkout):
     checkout.config["adaptations"]["chess"]["generation"] = {"max_new_tokens": 6}
-    _, *lines = checkout.tool("plan").stdout.splitlines()
-    counts = {line.split()[0]: int(line.split()[-1]) for line in lines}
+    _, *lines = checkout.tool("plan").stdout.partition("\n\n")[0].splitlines()
+    counts = {line.split()[0]: int(line.split()[3]) for line in lines}
     assert (counts["finetune"], counts["generate"], counts["judge"]) == (1, 1, 1)
     run = checkout.run()
     assert run.status == 0, run.output

@@ -6,18 +6,38 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from implicit_tuning.artifact import BrokenArtifact
-from implicit_tuning.config import ConfigError, read_config
+from implicit_tuning.config import ConfigError, read_config, read_raw
 from implicit_tuning.digests import DigestMemory
+from implicit_tuning.lock import LockError
 from implicit_tuning.logs import show_messages
 from implicit_tuning.nodes import Node, NodePaths, Unpublished
-from implicit_tuning.plan import Plan, count_by_stage
+from implicit_tuning.plan import Plan
 from implicit_tuning.planning import build_plan
+from implicit_tuning.single_run import (
+    Finetune,
+    Request,
+    request_evaluation,
+    request_finetune,
+    write_request,
+)
 
 RESULTS = Path("results")
 DEFAULT_CONFIG = ["config/config.yaml"]
+
+
+# What ends a command with its message alone.
+EXPECTED = (
+    ConfigError,
+    LockError,
+    Unpublished,
+    BrokenArtifact,
+    LookupError,
+    ModuleNotFoundError,
+)
 
 
 def main() -> int:
@@ -25,7 +45,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         return arguments.command(arguments)
-    except (ConfigError, Unpublished, BrokenArtifact, LookupError, ModuleNotFoundError) as error:
+    except EXPECTED as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(message, file=sys.stderr)
         return 1
@@ -34,7 +54,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m implicit_tuning", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for command in (plan, check, verify, repair, explain, prune, unlock, preview, judge, calibrate):
+    for command in COMMANDS:
         sub = commands.add_parser(
             command.__name__, help=command.__doc__, description=command.__doc__
         )
@@ -53,15 +73,53 @@ def _parser() -> argparse.ArgumentParser:
             metavar="KEY=VALUE",
             help="override a top-level key of the config, as in Snakemake",
         )
+        if command is train:
+            _add_train_arguments(sub)
+        if command is evaluate:
+            _add_evaluate_arguments(sub)
         if command is explain:
             sub.add_argument("node", help="name of a node, as in its path, or the start of names")
         if command is judge:
             _add_judge_arguments(sub)
         if command is calibrate:
             _add_calibrate_arguments(sub)
+        if command is check:
+            sub.add_argument(
+                "--cluster",
+                action="store_true",
+                help="reckon with the `hardware` of the config, not with that of this machine",
+            )
         if command is prune:
             sub.add_argument("--force", action="store_true", help="delete what is listed")
     return parser
+
+
+def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("way", choices=["instruction", "response", "task"])
+    _add_model_argument(parser)
+    parser.add_argument(
+        "--data", metavar="NAME", help="a training set of config/datasets.yaml; names a task's run"
+    )
+    parser.add_argument("--learning-rate", type=float, metavar="RATE")
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
+
+
+def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model_argument(parser)
+    parser.add_argument(
+        "--reference", required=True, metavar="MODEL", help="the model it is judged against"
+    )
+    parser.add_argument("--data", metavar="NAME", help="an evaluation set of config/datasets.yaml")
+
+
+def _add_model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a base of the config by name, a model folder, or owner/name of the hub",
+    )
 
 
 def _add_judge_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,28 +164,52 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, NodePaths]:
     root = Path.cwd()
     if not (root / "Snakefile").is_file():
         raise LookupError(f"{root} holds no Snakefile: start this in the root of the repository")
-    files = [Path(file) for file in arguments.configfile or DEFAULT_CONFIG]
-    config = read_config(files, root, overrides=arguments.config)
+    return _plan_of(_files(arguments), arguments.config)
+
+
+def _files(arguments: argparse.Namespace) -> list[Path]:
+    return [Path(file) for file in arguments.configfile or DEFAULT_CONFIG]
+
+
+def _plan_of(files: list[Path], overrides: Sequence[str] = ()) -> tuple[Plan, NodePaths]:
+    config = read_config(files, Path.cwd(), overrides)
     plan = build_plan(config, DigestMemory(RESULTS / "cache" / "digests.json"))
     return plan, NodePaths(RESULTS)
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    """nodes by stage, and how many of them stand already"""
-    made, paths = _plan(arguments)
-    counts = count_by_stage(made, paths)
-    print(f"{'stage':<10} {'nodes':>6} {'built':>6} {'to do':>6}")
-    _, *columns = zip(*counts, strict=True)
-    for stage, count, built, waiting in [*counts, ("all", *map(sum, columns))]:
-        print(f"{stage:<10} {count:>6} {built:>6} {waiting:>6}")
+    """what stands, what is still to do, and what that takes: time, disk, calls, money"""
+    from implicit_tuning.costs.estimate import estimate_costs
+    from implicit_tuning.costs.report import describe
+
+    print(describe(estimate_costs(*_plan(arguments))))
     return 0
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """find every problem of a config before anything runs"""
-    made, _ = _plan(arguments)
-    print(f"config: no problems; experiment '{made.config.experiment}', {len(made.nodes)} nodes")
-    return 0
+    """find every problem before anything runs: config, sources, endpoints, disk, GPUs, memory"""
+    from implicit_tuning.preflight.checks import preflight
+    from implicit_tuning.preflight.machine import unwritable
+
+    try:
+        made, paths = _plan(arguments)
+    except (ConfigError, LockError) as error:
+        problems = [*getattr(error, "problems", [str(error)]), *unwritable(RESULTS)]
+        return _report_problems(problems)
+    found = preflight(made, paths, arguments.cluster)
+    print(f"experiment '{made.config.experiment}', {len(made.nodes)} nodes")
+    print("\n".join(found.checked))
+    return _report_problems(found.problems)
+
+
+def _report_problems(problems: Sequence[str]) -> int:
+    """Print problems; returns the exit status."""
+    if not problems:
+        print("no problems")
+        return 0
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    print("\n".join([f"check: {count}", *(f"  - {line}" for line in problems)]), file=sys.stderr)
+    return 1
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -258,6 +340,72 @@ def calibrate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def lock(arguments: argparse.Namespace) -> int:
+    """look up every hub entry of a config that config/lock.yaml lacks, and pin it there"""
+    made, _ = _plan(arguments)
+    if not _lock_missing(made):
+        print("nothing to lock: config/lock.yaml has every hub entry of this config")
+    return 0
+
+
+def _lock_missing(made: Plan) -> int:
+    """Lock what is not locked yet; returns how many entries that were."""
+    from implicit_tuning.locking import LOCK_FILE, lock_missing
+
+    added = lock_missing(made)
+    for name, pin in added.items():
+        size = sum(file.size for file in pin.files.values())
+        print(f"{name}: {pin.commit}, {len(pin.files)} files, {size / 1e6:.1f} MB")
+    if added:
+        print(f"{LOCK_FILE}: {len(added)} entries added")
+    return len(added)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """finetune one model: as the config says, but for what is said here"""
+    asked = Finetune(
+        way=arguments.way,
+        model=arguments.model,
+        data=arguments.data,
+        learning_rate=arguments.learning_rate,
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+    )
+    folder = _build(request_finetune(_raw(arguments), asked))
+    if folder is None:
+        return 1
+    print(f"checkpoint: {folder / 'data'}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """judge one model's answers against another's"""
+    from implicit_tuning.judging.command import describe, read_comparison
+
+    asked = (arguments.model, arguments.reference, arguments.data)
+    folder = _build(request_evaluation(_raw(arguments), *asked))
+    if folder is None:
+        return 1
+    print(describe(read_comparison(folder / "data")))
+    return 0
+
+
+def _raw(arguments: argparse.Namespace) -> dict:
+    return read_raw(_files(arguments), arguments.config)
+
+
+def _build(request: Request) -> Path | None:
+    """Run the workflow for the one node of a request; returns its folder, None if that failed."""
+    file = write_request(request.config, RESULTS / "cache" / "requests")
+    made, paths = _plan_of([file])
+    if _lock_missing(made):
+        made, paths = _plan_of([file])
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", "--configfile", str(file)]
+    if subprocess.run([*command, "--", request.target], check=False).returncode:
+        return None
+    return paths.folder(made.find(request.stage, request.levels))
+
+
 def _judge_of_config(arguments: argparse.Namespace) -> tuple[Plan, Node, NodePaths]:
     """The plan under the judge that was asked for, and a comparison of it."""
     show_messages()
@@ -266,6 +414,22 @@ def _judge_of_config(arguments: argparse.Namespace) -> tuple[Plan, Node, NodePat
     made, paths = _plan(arguments)
     return made, made.stage("judge")[0], paths
 
+
+COMMANDS = (
+    plan,
+    check,
+    lock,
+    train,
+    evaluate,
+    verify,
+    repair,
+    explain,
+    prune,
+    unlock,
+    preview,
+    judge,
+    calibrate,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

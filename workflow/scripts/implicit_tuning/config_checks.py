@@ -32,7 +32,7 @@ ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     ),
     "checkpoint": (
         frozenset(),
-        frozenset({"path", "hub", "licence", "gated", "chat", "generation", "reference"}),
+        frozenset({"path", "hub", "shape", "licence", "gated", "chat", "generation", "reference"}),
     ),
     "rules": (
         frozenset({"rules"}),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from implicit_tuning.config import Config
-from implicit_tuning.nodes import LEVELS, LOADS_WEIGHTS, RELEASABLE, Node, NodePaths, Unpublished
+from implicit_tuning.nodes import LOADS_WEIGHTS, RELEASABLE, Node, NodePaths, Unpublished
 
 # Stages whose nodes measure one run: the tables are made of them.
 MEASURING = ("judge", "rank", "similarity")
@@ -117,15 +117,3 @@ def pending(plan: Plan, paths: NodePaths) -> set[Node]:
 def _lacks_weights(paths: NodePaths, above: Node, reader: Node) -> bool:
     loads = reader.stage in LOADS_WEIGHTS and above.stage in RELEASABLE
     return loads and not paths.weights(above).is_file()
-
-
-def count_by_stage(plan: Plan, paths: NodePaths) -> list[tuple[str, int, int, int]]:
-    """Stage, nodes of the config, nodes that stand, nodes to do; for each stage with nodes."""
-    waiting = pending(plan, paths)
-    counts = []
-    for stage in LEVELS:
-        nodes = plan.stage(stage)
-        if nodes:
-            built = sum(is_built(paths, node) for node in nodes)
-            counts.append((stage, len(nodes), built, sum(node in waiting for node in nodes)))
-    return counts

@@ -41,7 +41,7 @@ NO_SEED = "none"
 # What brings pinned bytes decides nothing about them.
 PINNED = Code(())
 # Keys that say which model an entry takes: its identity is what lies there.
-OF_MODEL_FOLDERS = frozenset({"path", "hub", "licence", "gated"})
+OF_MODEL_FOLDERS = frozenset({"path", "hub", "shape", "licence", "gated"})
 
 
 @dataclass

@@ -16,8 +16,8 @@ LENGTH_CONTROL_LIBRARIES = ("scikit-learn", "patsy", "pandas", "numpy")
 COMPARISON = {"both_orders": False, "length_controlled": False, "max_failed": 0}
 # Every kind's: local files. Like a `path`, they are in keys by their content.
 FILES = ("df_gamed", "calibration")
-# Of a judge that runs a model of its own: where that is, and under which terms.
-OWN_MODEL = ("path", "hub", "licence", "gated")
+# Of a judge that runs a model of its own: where that is, its size, and under which terms.
+OWN_MODEL = ("path", "hub", "shape", "licence", "gated")
 
 
 @dataclass(frozen=True)

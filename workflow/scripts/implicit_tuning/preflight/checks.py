@@ -1,0 +1,107 @@
+"""Everything that can be known to go wrong, found before the first job.
+
+`preflight` asks sources and endpoints, for nothing that costs; `cheap_problems` asks nobody. Each
+problem is one line with key, value and fix.
+"""
+
+from dataclasses import dataclass
+
+from implicit_tuning.costs.assumptions import Assumed
+from implicit_tuning.costs.calls import endpoint_of
+from implicit_tuning.costs.hardware import GB, UnreadableGpus, hardware_of
+from implicit_tuning.costs.storage import storage_of
+from implicit_tuning.costs.workload import Workload
+from implicit_tuning.nodes import NodePaths
+from implicit_tuning.plan import Plan, pending
+from implicit_tuning.preflight.endpoints import endpoint_problems
+from implicit_tuning.preflight.machine import (
+    free_disk,
+    missing_libraries,
+    missing_vllm,
+    too_little_disk,
+    unwritable,
+)
+from implicit_tuning.preflight.memory import gpu_problems, host_problems
+from implicit_tuning.preflight.sources import (
+    licences,
+    missing_tokens,
+    not_locked,
+    sources_of,
+    unreachable,
+)
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is wrong with a plan, and what was looked at, a line each."""
+
+    problems: list[str]
+    checked: list[str]
+
+
+class _Pending:
+    """What is still to do, and what it needs from outside."""
+
+    def __init__(self, plan: Plan, paths: NodePaths) -> None:
+        found = pending(plan, paths)
+        self.nodes = [node for node in plan.nodes.values() if node in found]
+        self.workload = Workload(plan, paths, Assumed())
+        self.hardware = hardware_of(plan.config.hardware)
+        self.sources = sources_of(self.nodes, plan.config)
+        self.storage = storage_of(plan, self.nodes, self.workload, self.hardware)
+
+
+def cheap_problems(plan: Plan, paths: NodePaths) -> list[str]:
+    """What is missing for the nodes that are still to do: a token, a pin, room on the disk.
+
+    Nobody is asked, and nothing but manifests is read.
+    """
+    return _cheap_problems(_Pending(plan, paths), paths)
+
+
+def preflight(plan: Plan, paths: NodePaths, cluster: bool) -> Preflight:
+    """Look at everything that the nodes which are still to do need.
+
+    Args:
+        cluster: reckon with the hardware of the config, not with that of this machine.
+    """
+    if problems := [*missing_libraries(plan.nodes.values()), *unwritable(paths.results)]:
+        return Preflight(problems, [])  # without libraries there are no keys: who knows what stands
+    todo = _Pending(plan, paths)
+    problems = [
+        *_cheap_problems(todo, paths),
+        *unreachable(todo.sources),
+        *endpoint_problems(todo.nodes),
+        *missing_vllm(todo.nodes, plan.config.runtime.get("vllm_python")),
+        *_machine_problems(todo, plan, cluster),
+    ]
+    return Preflight(problems, [*_checked(todo, paths), *licences(plan)])
+
+
+def _cheap_problems(todo: _Pending, paths: NodePaths) -> list[str]:
+    return [
+        *missing_tokens(todo.sources),
+        *not_locked(todo.sources),
+        *too_little_disk(todo.storage, paths.results),
+    ]
+
+
+def _machine_problems(todo: _Pending, plan: Plan, cluster: bool) -> list[str]:
+    works = {node: todo.workload.of(node) for node in todo.nodes}
+    threads = plan.config.runtime["threads"]
+    try:
+        found = gpu_problems(works, todo.workload, todo.hardware, cluster)
+    except UnreadableGpus as error:
+        found = [f"device: 'cuda': {error}: see to the driver, or set it to 'cpu'"]
+    return found if cluster else found + host_problems(works, todo.workload, threads)
+
+
+def _checked(todo: _Pending, paths: NodePaths) -> list[str]:
+    endpoints = dict.fromkeys(filter(None, map(endpoint_of, todo.nodes)))
+    peak, free = todo.storage.peak / GB, free_disk(paths.results) / GB
+    return [
+        f"to do: {len(todo.nodes)} nodes",
+        f"sources to fetch: {', '.join(source.key for source in todo.sources) or 'none'}",
+        f"endpoints to ask: {', '.join(endpoints) or 'none'}",
+        f"disk: up to {peak:,.1f} GB of {free:,.1f} GB that are free",
+    ]
