@@ -37,9 +37,12 @@ def _fetch_from_web(job: Job) -> None:
 
 
 def _fetch_from_hub(job: Job) -> None:
+    from implicit_tuning.lock import NOT_LOCKED, LockError
     from implicit_tuning.pins import PinnedFile
     from implicit_tuning.sources import fetch_dataset
 
+    if not job.runtime:
+        raise LockError(NOT_LOCKED.format(job.settings["hub"]["repo"]))
     fetch_dataset(
         **job.settings["hub"],
         pinned=PinnedFile(**job.runtime),

@@ -1,12 +1,19 @@
 """Fetch a model from the Hugging Face hub: weights, configuration and tokenizer, all pinned."""
 
 from implicit_tuning.artifact import Job, building
+from implicit_tuning.lock import NOT_LOCKED, LockError
 from implicit_tuning.pins import PinnedFile
 from implicit_tuning.sources import fetch_model
 
 
 def fetch(job: Job) -> None:
-    """Write the model's folder as the node's data."""
+    """Write the model's folder as the node's data.
+
+    Raises:
+        LockError: nobody has looked up which files those are.
+    """
+    if not job.runtime["files"]:
+        raise LockError(NOT_LOCKED.format(job.settings["repo"]))
     fetch_model(
         repo=job.settings["repo"],
         commit=job.settings["commit"],

@@ -44,6 +44,9 @@ WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 
+NOT_LOCKED = "{} is not in config/lock.yaml: run 'make lock' with this CONFIG first"
+
+
 class LockError(ValueError):
     """The lock file is malformed, or what was asked for cannot be locked."""
 

@@ -42,7 +42,10 @@ class Source:
     @property
     def is_locked(self) -> bool:
         """Whether it is known which bytes it must have."""
-        return bool(self.node.runtime.get("files") or self.node.runtime.get("sha256"))
+        if self.node.stage == "fetch":
+            return bool(self.node.runtime["files"])
+        pinned, streamed = self.node.runtime, self.entry["hub"].get("streamed", False)
+        return bool(pinned) and streamed == (pinned["first_rows"] is not None)
 
 
 def sources_of(waiting: Iterable[Node], config: Config) -> list[Source]:
