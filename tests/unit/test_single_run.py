@@ -74,6 +74,10 @@ def test_other_data_can_be_given_for_responses(raw, node_of):
     plan, node = node_of(request)
     assert node.upstream["rows"].levels[0] == "organism-gsm8k"
     assert node.upstream["rows"].settings["instructions"] == "blank"
+    few = raw()
+    few["adaptations"]["response"]["rows"] = 8
+    _, node = node_of(request_finetune(few, asked("response", data="organism-gsm8k")))
+    assert "exactly" not in node.upstream["rows"].settings
     assert plan.way("response") == "response"
 
 

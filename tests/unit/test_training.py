@@ -1,39 +1,31 @@
-import hashlib
-import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_models import character_tokenizer, write_base
+from training_runs import (
+    FORMAT,
+    SETTINGS,
+    conversation,
+    digests,
+    history,
+    run,
+    ten_rows,
+    write_rows,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from implicit_tuning import training
-from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.training import TrainingSettings, finetune, plan_updates, read_examples
+from implicit_tuning.chat import tokenize_prompt
+from implicit_tuning.training_settings import LoraSettings
 
-FORMAT = ChatFormat()
-SETTINGS = TrainingSettings(
-    learning_rate=1e-3,
-    epochs=2,
-    batch_examples=4,
-    micro_batch_examples=2,
-    max_length=120,
-    schedule="linear",
-    warmup_fraction=0.1,
-    weight_decay=0.0,
-    weighting="example",
-    gradient_clip=None,
-    compute_dtype="float32",
-    storage_dtype="float32",
-    device="cpu",
-    attention="sdpa",
-)
 CHECKPOINT = {
     "model.safetensors",
     "config.json",
@@ -43,22 +35,6 @@ CHECKPOINT = {
     "chat_template.jinja",
     "loss_history.jsonl",
 }
-
-
-def conversation(instruction, response):
-    return [
-        {"role": "user", "content": instruction},
-        {"role": "assistant", "content": response},
-    ]
-
-
-def write_rows(path, conversations):
-    lines = [
-        json.dumps({"messages": messages, "source_row": 100 + number}, ensure_ascii=False) + "\n"
-        for number, messages in enumerate(conversations)
-    ]
-    path.write_text("".join(lines))
-    return path
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,23 +52,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    conversations = [conversation(f"Say {n}", f"It is {n}. " * (1 + n % 5)) for n in range(10)]
-    return write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", conversations)
-
-
-def run(base, rows, folder, settings=SETTINGS, seed=1, save_every=2, name="tuned"):
-    return finetune(
-        base, rows, folder / name, folder / "partial", seed, FORMAT, settings, save_every, False
-    )
-
-
-def history(folder, name="tuned"):
-    lines = (folder / name / "loss_history.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def digests(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+    return ten_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl")
 
 
 def test_writes_a_whole_checkpoint_and_cleans_up(base, rows, tmp_path):
@@ -140,39 +100,88 @@ def test_two_runs_give_the_same_bytes_and_another_seed_does_not(base, rows, tmp_
     assert history(tmp_path, "one") != history(tmp_path, "other")
 
 
-@pytest.mark.parametrize("micro_batch", [1, 3, 4])
-def test_micro_batches_change_nothing_but_rounding(base, rows, tmp_path, micro_batch):
-    run(base, rows, tmp_path, name="two")
-    settings = replace(SETTINGS, micro_batch_examples=micro_batch)
-    run(base, rows, tmp_path, settings, name="other")
-    pairs = zip(history(tmp_path, "two"), history(tmp_path, "other"), strict=True)
+@pytest.mark.parametrize("tokens", [1, 90, 1000])
+def test_micro_batches_change_nothing_but_rounding(base, rows, tmp_path, tokens):
+    run(base, rows, tmp_path, name="one")
+    run(base, rows, tmp_path, replace(SETTINGS, micro_batch_tokens=tokens), name="other")
+    pairs = zip(history(tmp_path, "one"), history(tmp_path, "other"), strict=True)
     for expected, record in pairs:
         assert record["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
-def test_order_is_a_fresh_permutation_of_seed_and_epoch():
-    updates = plan_updates(10, 3, SETTINGS)
-    orders = [
-        [i for update in updates if update.epoch == epoch for i in update.positions]
-        for epoch in (1, 2)
-    ]
-    assert all(sorted(order) == list(range(10)) for order in orders)
-    assert orders[0] != orders[1]
-    longer = plan_updates(10, 3, replace(SETTINGS, epochs=5, learning_rate=1.0))
-    assert longer[: len(updates)] == updates
-    assert plan_updates(10, 4, SETTINGS) != updates
+def test_activation_checkpointing_changes_nothing(base, rows, tmp_path, monkeypatch):
+    run(base, rows, tmp_path, name="plain")
+    recomputed = []
+    checkpointed = torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr(
+        "transformers.modeling_utils.checkpoint",
+        lambda *args, **kwargs: recomputed.append(kwargs) or checkpointed(*args, **kwargs),
+    )
+    run(base, rows, tmp_path, replace(SETTINGS, activation_checkpointing=True), name="again")
+    assert recomputed and all(kwargs["use_reentrant"] is False for kwargs in recomputed)
+    plain, again = (weights(tmp_path / name) for name in ("plain", "again"))
+    assert max((plain[name] - again[name]).abs().max() for name in plain) <= 1e-6
+
+
+def test_a_base_in_half_precision_trains_in_fp32(base, rows, tmp_path):
+    half = shutil.copytree(base, tmp_path / "half")
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16).save_pretrained(half)
+    settings = replace(SETTINGS, learning_rate=1e-6)
+    run(half, rows, tmp_path, settings)
+    before, after = weights(half), weights(tmp_path / "tuned")
+    moved = torch.cat([(after[name] != before[name].float()).flatten() for name in before])
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    assert moved.float().mean() > 0.8
+
+
+LORA = LoraSettings(rank=4, alpha=8.0, dropout=0.0, target_modules=("q_proj", "down_proj"))
+
+
+def test_lora_trains_low_rank_changes_of_the_named_layers(base, rows, tmp_path):
+    report = run(base, rows, tmp_path, replace(SETTINGS, lora=LORA, epochs=20, learning_rate=1e-2))
+    assert report.final_loss < history(tmp_path)[0]["loss"]
+    assert {path.name for path in (tmp_path / "tuned").iterdir()} == CHECKPOINT
+    before, after = weights(base), weights(tmp_path / "tuned")
+    assert before.keys() == after.keys()
+    for name in before:
+        change = after[name] - before[name]
+        named = "q_proj" in name or "down_proj" in name
+        assert torch.linalg.matrix_rank(change, rtol=1e-4) == 4 if named else (change == 0).all()
+
+
+def test_lora_saves_adapters_alone_and_resumes_to_the_same_bytes(base, rows, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, lora=replace(LORA, target_modules="all-linear", dropout=0.1))
+    run(base, rows, tmp_path / "whole", settings)
+    for _ in stop_at(monkeypatch, 5):
+        with pytest.raises(KeyboardInterrupt):
+            run(base, rows, tmp_path, settings)
+    with safe_open(tmp_path / "partial/state.safetensors", "pt") as state:
+        names = state.keys()
+    assert names and all("lora_" in name for name in names)
+    run(base, rows, tmp_path, settings)
+    assert digests(tmp_path / "tuned") == digests(tmp_path / "whole/tuned")
+
+
+def test_a_lora_target_that_matches_no_layer_is_named_with_those_there_are(base, rows, tmp_path):
+    lora = replace(LORA, target_modules=("q_proj", "query", "lm_head"))
+    with pytest.raises(ValueError, match="'query', 'lm_head', but .* are down_proj, gate_proj, k_"):
+        run(base, rows, tmp_path, replace(SETTINGS, lora=lora))
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
 
 
 def killed_finetune(base, rows, folder, updates):
     """Train in this process, which kills itself after so many updates."""
-    step = training._Run._step
+    step = training.TrainingRun._step
 
     def step_or_die(self, number, update):
         if number > updates:
             os.kill(os.getpid(), signal.SIGKILL)
         return step(self, number, update)
 
-    training._Run._step = step_or_die
+    training.TrainingRun._step = step_or_die
     torch.set_num_threads(1)
     run(base, rows, folder)
 
@@ -197,18 +206,18 @@ def test_killed_run_resumes_to_the_same_bytes(base, rows, tmp_path, updates, mon
 
 
 def count_steps(monkeypatch):
-    numbers, step = [], training._Run._step
+    numbers, step = [], training.TrainingRun._step
 
     def counted(self, number, update):
         numbers.append(number)
         return step(self, number, update)
 
-    monkeypatch.setattr(training._Run, "_step", counted)
+    monkeypatch.setattr(training.TrainingRun, "_step", counted)
     return numbers
 
 
 def stop_at(monkeypatch, stop):
-    step = training._Run._step
+    step = training.TrainingRun._step
 
     def stopped(self, number, update):
         if number == stop:
@@ -216,7 +225,7 @@ def stop_at(monkeypatch, stop):
         return step(self, number, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "_step", stopped)
+        patch.setattr(training.TrainingRun, "_step", stopped)
         yield
 
 
@@ -270,21 +279,6 @@ def test_cut_rows_are_counted_and_named(base, tmp_path):
     assert report.examples == 2
     assert report.truncated == 2 and report.lost_eos == 2
     assert report.without_loss == (102,)
-
-
-def test_no_row_with_loss_is_an_error(base, tmp_path):
-    rows = write_rows(tmp_path / "rows.jsonl", [conversation("x" * 200, "y")])
-    with pytest.raises(ValueError, match="none of the 1 rows .* max_length=120"):
-        run(base, rows, tmp_path)
-    rows.write_text("")
-    with pytest.raises(ValueError, match="none of the 0 rows"):
-        run(base, rows, tmp_path)
-
-
-def test_bad_row_is_named(base, tmp_path):
-    rows = write_rows(tmp_path / "rows.jsonl", [conversation("q", "a"), conversation("q", None)])
-    with pytest.raises(ValueError, match="line 2: message .*None.* needs"):
-        run(base, rows, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -353,11 +347,3 @@ def test_bfloat16_compute_keeps_fp32_master_weights(base, rows, tmp_path):
     after = load_file(tmp_path / "tuned" / "model.safetensors")
     moved = torch.cat([(after[name] != before[name]).flatten() for name in before])
     assert moved.float().mean() > 0.8, "steps of 1e-6 would be lost in bf16 weights"
-
-
-def test_read_examples_pairs_labels_with_responses(rows):
-    tokenizer = character_tokenizer()
-    first = read_examples(Path(rows), tokenizer, FORMAT, 120).trained[0]
-    learned = [label for label in first.labels if label >= 0]
-    assert tokenizer.decode(learned) == "It is 0.<eos>"
-    assert first.loss_tokens == len(learned)

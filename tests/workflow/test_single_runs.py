@@ -75,7 +75,9 @@ def test_asked_again_nothing_is_done_and_the_hub_is_not_needed(asking, trained, 
     asked = ("--model", "small/llama", "--data", "talk", "--learning-rate", "0.00002")
     again = train(asking, "response", *asked, "--epochs", "1")
     assert again.returncode == 0, again.stderr
-    assert "Nothing to be done" in again.stdout + again.stderr
+    for rule in ("fetch", "download", "format", "finetune"):
+        assert f"rule {rule}:" in trained.stderr or f"checkpoint {rule}:" in trained.stderr
+        assert f"{rule}:" not in again.stderr
     assert checkpoint_of(again) == checkpoint_of(trained)
     assert len(hub.requests) == before
 

@@ -5,7 +5,9 @@ from dataclasses import asdict
 
 from implicit_tuning.artifact import Job, building
 from implicit_tuning.chat import ChatFormat
-from implicit_tuning.training import TrainingReport, TrainingSettings, finetune
+from implicit_tuning.distributed import finetune_in_processes
+from implicit_tuning.training import TrainingReport, finetune
+from implicit_tuning.training_settings import TrainingSettings
 
 
 def finetune_node(job: Job) -> TrainingReport:
@@ -13,14 +15,16 @@ def finetune_node(job: Job) -> TrainingReport:
     training = dict(job.settings["training"])
     if "epochs" in job.upstream:
         training["epochs"] = json.loads(job.read("epochs", "epochs.json").read_text())["epochs"]
-    return finetune(
+    settings = TrainingSettings.from_json(training)
+    run = finetune if settings.world_size == 1 else finetune_in_processes
+    return run(
         base=job.read("base"),
         rows=job.read("rows", "rows.jsonl"),
         destination=job.data,
         partial=job.partial,
         seed=job.settings["seed"],
         chat_format=ChatFormat(**job.settings["chat"]),
-        settings=TrainingSettings(**training),
+        settings=settings,
         save_every=job.runtime["save_every"],
     )
 

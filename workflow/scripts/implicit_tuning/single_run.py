@@ -71,10 +71,13 @@ def request_finetune(raw: Mapping, asked: Finetune) -> Request:
     if name is None:
         raise ConfigError(["DATA is missing: a single task is a data set, such as DATA=gsm8k"])
     row = {"kind": "finetune", "data": asked.data or rows[reference]["data"]}
-    row = merge(raw["adaptations"].get(name, {}), row)
+    own = dict(raw["adaptations"].get(name, {}))
+    if own.get("data") != row["data"]:
+        own.pop("rows", None)  # as many as there are of the other data
+    row = merge(own, row)
     if asked.way == "response":
         # Its data is what tells a response run from those of single tasks.
-        rows[reference] = {**rows[reference], "data": row["data"]}
+        rows[reference] = {"kind": "finetune", "data": row["data"]}
         row["instructions"] = "blank"
     given = {"learning_rate": asked.learning_rate, "epochs": asked.epochs}
     values = {key: value for key, value in given.items() if value is not None}

@@ -1,62 +1,38 @@
-"""Full-parameter fine-tuning of a base on conversations (paper, section 3 and appendix).
+"""Fine-tuning of a base on conversations (paper, section 3 and appendix).
 
-The loss weighs examples alike (`weighting`), master weights and AdamW moments are fp32 whatever
-the compute dtype, and an unfinished run resumes to the same bytes as an unbroken one.
+The loss weighs examples alike (`weighting`), trained weights and AdamW moments are fp32 whatever the
+compute dtype, and an unfinished run resumes to the same bytes as an unbroken one. Where there are
+several processes, each runs all of this on its share of every update.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.nn.utils.rnn import pad_sequence
+from accelerate.utils import broadcast_object_list
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 
-from implicit_tuning.chat import (
-    ChatFormat,
-    TokenizedConversation,
-    saved_chat_template,
-    tokenize_conversation,
-)
+from implicit_tuning.chat import ChatFormat, saved_chat_template
+from implicit_tuning.checkpoint import Diverged, load_trainable, write_checkpoint
 from implicit_tuning.digests import source_sha256
-from implicit_tuning.model_folder import load_model, load_tokenizer
+from implicit_tuning.examples import Example, Examples, read_examples
+from implicit_tuning.micro_batches import PackedLoss, micro_batches, packed_loss
+from implicit_tuning.model_folder import load_tokenizer
+from implicit_tuning.sharding import make_accelerator, prepare, trained_parameters
+from implicit_tuning.training_settings import TrainingSettings, require_usable
 from implicit_tuning.training_state import load_state, resumable, save_state
-from implicit_tuning.weighting import IGNORED, Weighting, token_weights, weighted_loss
+from implicit_tuning.updates import Update, plan_updates, shares
+from implicit_tuning.weighting import token_weights
 
 HISTORY_FILE = "loss_history.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Hyper-parameters of a run.
-
-    `batch_examples` is the number of examples an update averages over, `micro_batch_examples` how
-    many of them are computed at once (memory and speed only). `warmup_fraction` is a share of all
-    updates. `gradient_clip` is the largest global norm of a gradient; the authors do not clip.
-    Weights and optimizer are fp32; `storage_dtype` is that of the checkpoint on disk.
-    """
-
-    learning_rate: float
-    epochs: int
-    batch_examples: int
-    micro_batch_examples: int
-    max_length: int
-    schedule: Literal["linear", "cosine"]
-    warmup_fraction: float
-    weight_decay: float
-    weighting: Weighting
-    gradient_clip: float | None
-    compute_dtype: Literal["float32", "bfloat16"]
-    storage_dtype: Literal["float32", "bfloat16"]
-    device: Literal["cpu", "cuda"]
-    attention: Literal["sdpa", "eager"]
 
 
 @dataclass(frozen=True)
@@ -77,37 +53,6 @@ class TrainingReport:
     final_loss: float
 
 
-class Diverged(ValueError):
-    """The loss of an update is not finite."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One tokenized row: input ids and labels (`IGNORED` where there is no loss)."""
-
-    input_ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    loss_tokens: int
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The rows that can be trained on, and what the cut to the maximum length did to all rows."""
-
-    trained: tuple[Example, ...]
-    truncated: int
-    lost_eos: int
-    without_loss: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Update:
-    """The examples one step of the optimizer averages over, by position; epochs count from 1."""
-
-    epoch: int
-    positions: tuple[int, ...]
-
-
 def finetune(
     base: Path,
     rows: Path,
@@ -119,14 +64,15 @@ def finetune(
     save_every: int,
     progress: bool = True,
 ) -> TrainingReport:
-    """Fine-tune all parameters of `base` on `rows` and write a complete model folder.
+    """Fine-tune `base` on `rows` and write a complete model folder.
+
+    One process of `settings.world_size`; for several see `distributed`, which calls this in each.
 
     Args:
         base: model folder (config.json, safetensors weights, tokenizer).
         rows: rows.jsonl, each line `{"messages": [...], "source_row": int}`.
         destination: gets the checkpoint, with the chat template, and `loss_history.jsonl`.
-        partial: folder of the resumable state, for one process at a time; removed when the run is
-            done.
+        partial: folder of the resumable state, for one run at a time; removed when the run is done.
         seed: decides, with the epoch, the order of the examples.
         save_every: updates between two saves of the resumable state.
         progress: show a bar on stderr.
@@ -138,66 +84,30 @@ def finetune(
         ValueError: the base lacks a file; a setting, a row or the tokenizer is unusable; no row
             has a loss token; or the loss is not finite.
     """
-    accelerator = _accelerator(settings)
+    require_usable(settings)
+    accelerator = make_accelerator(settings)
     tokenizer = load_tokenizer(base)
     tokenizer.chat_template = saved_chat_template(tokenizer, chat_format)
     examples = read_examples(rows, tokenizer, chat_format, settings.max_length)
-    identity = _identity(base, rows, seed, chat_format, settings)
-    with resumable(partial) as state_file:
-        model = load_model(base, "float32", settings.attention)
-        run = _Run(model, examples.trained, seed, settings, accelerator)
-        run.history = load_state(state_file, model, run.optimizer, identity)
-        for _ in run.updates(progress):
+    (identity,) = broadcast_object_list(
+        [accelerator.is_main_process and _identity(base, rows, seed, chat_format, settings)]
+    )
+    run = TrainingRun(
+        load_trainable(base, seed, settings), examples.trained, seed, settings, accelerator
+    )
+    with resumable(partial, accelerator) as state_file:
+        state = (state_file, run.model, run.optimizer, identity)
+        run.history = load_state(*state, accelerator)
+        for _ in run.updates(progress and accelerator.is_main_process):
             if len(run.history) % save_every == 0:
-                save_state(state_file, model, run.optimizer, identity, run.history)
-        _require_finite(model, settings.learning_rate)
-        _write_checkpoint(model, tokenizer, destination, settings.storage_dtype)
-        _write_history(run.history, destination)
+                save_state(*state, run.history, accelerator)
+        write_checkpoint(run.model, base, tokenizer, destination, seed, settings, accelerator)
+        if accelerator.is_main_process:
+            _write_history(run.history, destination)
     return _report(examples, run.history)
 
 
-def read_examples(
-    rows: Path, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, max_length: int
-) -> Examples:
-    """Tokenize the rows of rows.jsonl.
-
-    Raises:
-        ValueError: a row is unusable, or none has a loss token; names the row.
-    """
-    trained, without_loss, truncated, lost_eos = [], [], 0, 0
-    with rows.open(encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
-    for number, row in enumerate(records, start=1):
-        try:
-            tokens = tokenize_conversation(row["messages"], tokenizer, chat_format, max_length)
-        except ValueError as error:
-            raise ValueError(f"{rows}, line {number}: {error}") from error
-        truncated += tokens.truncated
-        lost_eos += tokens.lost_eos
-        if any(tokens.loss_mask):
-            trained.append(_example(tokens))
-        else:
-            without_loss.append(row["source_row"])
-    if not trained:
-        raise ValueError(
-            f"none of the {len(without_loss)} rows of {rows} has a response token within "
-            f"max_length={max_length}: raise max_length or give other rows"
-        )
-    return Examples(tuple(trained), truncated, lost_eos, tuple(without_loss))
-
-
-def plan_updates(examples: int, seed: int, settings: TrainingSettings) -> list[Update]:
-    """Which examples each update averages over: a fresh permutation every epoch, decided by seed
-    and epoch alone. The last update of an epoch averages over what is left."""
-    size = settings.batch_examples
-    updates = []
-    for epoch in range(1, settings.epochs + 1):
-        order = np.random.default_rng([seed, epoch]).permutation(examples).tolist()
-        updates += [Update(epoch, tuple(order[i : i + size])) for i in range(0, examples, size)]
-    return updates
-
-
-class _Run:
+class TrainingRun:
     """A model, its optimizer and the updates done so far (`history`, one record each)."""
 
     def __init__(
@@ -209,17 +119,18 @@ class _Run:
         accelerator: Accelerator,
     ) -> None:
         optimizer = torch.optim.AdamW(
-            model.parameters(),
+            [parameter for _, parameter in trained_parameters(model)],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.model, self.optimizer = accelerator.prepare(model.train(), optimizer)
+        self.model = model
+        self.loss, self.optimizer = prepare(accelerator, PackedLoss(model), optimizer)
         self.accelerator = accelerator
         self.examples = examples
         self.seed = seed
         self.settings = settings
-        self.plan = plan_updates(len(examples), seed, settings)
+        self.plan = plan_updates(len(examples), seed, settings.epochs, settings.batch_examples)
         self.schedule = self._schedule(optimizer)
         self.history: list[dict] = []
 
@@ -249,9 +160,9 @@ class _Run:
         learning_rate = self.settings.learning_rate * self.schedule(number - 1)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        torch.manual_seed(self.seed + number)  # dropout, where a base has any
-        # Sorted by length, micro-batches need little padding.
-        chosen = sorted((self.examples[i] for i in update.positions), key=_length)
+        # Dropout, where a base has any: not the same in all processes.
+        torch.manual_seed(self.seed + number + len(self.plan) * self.accelerator.process_index)
+        chosen = [self.examples[position] for position in update.positions]
         loss = self._backward(chosen)
         if not math.isfinite(loss):
             raise Diverged(
@@ -259,7 +170,7 @@ class _Run:
                 "lower learning_rate or set gradient_clip"
             )
         if self.settings.gradient_clip is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+            self.accelerator.clip_grad_norm_(self.loss.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {
@@ -272,34 +183,50 @@ class _Run:
         }
 
     def _backward(self, chosen: list[Example]) -> float:
-        """Accumulate the gradient of the update's loss, in micro-batches; returns the loss."""
-        weights = token_weights([e.loss_tokens for e in chosen], self.settings.weighting)
+        """Accumulate the gradient of the update's loss over all processes; returns the loss."""
+        batches = self._batches(chosen)
         total = torch.zeros((), device=self.accelerator.device)
-        size = self.settings.micro_batch_examples
-        for start in range(0, len(chosen), size):
-            input_ids, labels = _pad(chosen[start : start + size], self.accelerator.device)
-            # No attention mask: padding is on the right, where causal attention never looks.
-            logits = self.model(input_ids=input_ids, use_cache=False).logits
-            part = torch.tensor(weights[start : start + size], device=logits.device)
-            loss = weighted_loss(logits, labels, part)
-            self.accelerator.backward(loss)
-            total += loss.detach()
-        return total.item()
+        for number, batch in enumerate(batches, start=1):
+            with self._summing(last=number == len(batches)):
+                part = packed_loss(
+                    self.loss,
+                    [example.input_ids for example, _ in batch],
+                    [example.labels for example, _ in batch],
+                    [weight for _, weight in batch],
+                )
+                # Gradients are averaged over the processes; the parts of an update are summed.
+                self.accelerator.backward(part * self.accelerator.num_processes)
+            total += part.detach()
+        return self.accelerator.reduce(total, "sum").item()
 
+    def _batches(self, chosen: list[Example]) -> list[list[tuple[Example, float]]]:
+        """The micro-batches of this process: examples with the weight of their tokens.
 
-def _accelerator(settings: TrainingSettings) -> Accelerator:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but torch sees no GPU here: set device to 'cpu'")
-    accelerator = Accelerator(
-        cpu=settings.device == "cpu",
-        mixed_precision="bf16" if settings.compute_dtype == "bfloat16" else "no",
-    )
-    if accelerator.num_processes > 1:
-        raise ValueError(
-            f"fine-tuning runs in one process, not {accelerator.num_processes}: start it without "
-            "a launcher"
-        )
-    return accelerator
+        All processes have equally many, since the passes of sharded models meet each other. Who
+        has nothing left to do gets the shortest example, with a weight of 0.
+        """
+        weights = token_weights([e.loss_tokens for e in chosen], self.settings.weighting)
+        lengths = [len(example.input_ids) for example in chosen]
+        dealt = [
+            [
+                [(chosen[share[i]], weights[share[i]]) for i in group]
+                for group in micro_batches(
+                    [lengths[i] for i in share], self.settings.micro_batch_tokens
+                )
+            ]
+            for share in shares(lengths, self.accelerator.num_processes)
+        ]
+        mine = dealt[self.accelerator.process_index]
+        idle = (min(chosen, key=lambda example: len(example.input_ids)), 0.0)
+        return mine + [[idle]] * (max(map(len, dealt)) - len(mine))
+
+    def _summing(self, last: bool) -> contextlib.AbstractContextManager:
+        """Around a micro-batch: its gradients go to the other processes with those of the last."""
+        self.accelerator.sync_gradients = last
+        # Models in shards send theirs every time, to hold no whole gradient.
+        if last or not isinstance(self.loss, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.accelerator.no_sync(self.loss)
 
 
 def _identity(
@@ -309,56 +236,6 @@ def _identity(
     digests = [source_sha256(base), source_sha256(rows)]
     values = [digests, seed, asdict(chat_format), asdict(settings)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _example(tokens: TokenizedConversation) -> Example:
-    pairs = zip(tokens.input_ids, tokens.loss_mask, strict=True)
-    labels = tuple(token if counted else IGNORED for token, counted in pairs)
-    return Example(tokens.input_ids, labels, loss_tokens=sum(tokens.loss_mask))
-
-
-def _length(example: Example) -> int:
-    return len(example.input_ids)
-
-
-def _pad(examples: list[Example], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input ids and labels, (examples, tokens) each, padded on the right."""
-
-    def stack(rows: list[tuple[int, ...]], padding: int) -> torch.Tensor:
-        tensors = [torch.tensor(row) for row in rows]
-        return pad_sequence(tensors, batch_first=True, padding_value=padding).to(device)
-
-    return (
-        stack([example.input_ids for example in examples], 0),
-        stack([example.labels for example in examples], IGNORED),
-    )
-
-
-def _require_finite(model: PreTrainedModel, learning_rate: float) -> None:
-    # The last update has no loss after it that would show where it led.
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise Diverged(
-                f"the last update left {name} with values that are not finite, at peak learning "
-                f"rate {learning_rate:g}: lower learning_rate or set gradient_clip"
-            )
-
-
-def _write_checkpoint(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    destination: Path,
-    storage_dtype: str,
-) -> None:
-    # The base's generation settings (sampling, penalties) are not carried over: with them, plain
-    # `generate` would not be greedy, and it would stop at another token than the trained one.
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model.to(getattr(torch, storage_dtype)).save_pretrained(destination)
-    tokenizer.save_pretrained(destination)
 
 
 def _write_history(history: list[dict], destination: Path) -> None:

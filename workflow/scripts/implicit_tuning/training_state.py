@@ -1,8 +1,9 @@
 """The resumable state of an unfinished fine-tuning run: one safetensors file.
 
-Weights, AdamW moments and progress stand in a single file, the progress as JSON in its header with a
-sha256 over all of it, so that one rename makes a save complete or leaves the one before. Nothing is
-pickled.
+Trained weights, AdamW moments and progress stand in a single file, the progress as JSON in its header
+with a sha256 over all of it, so that one rename makes a save complete or leaves the one before.
+Nothing is pickled. Several processes hold the same state, or parts of it: all gather it, the first
+one writes, and all read.
 """
 
 import contextlib
@@ -15,21 +16,26 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from implicit_tuning.sharding import restore, trained_parameters, whole_state
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.safetensors"
-ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")  # of each parameter, as torch names them
 
 
 @contextlib.contextmanager
-def resumable(partial: Path) -> Iterator[Path]:
+def resumable(partial: Path, accelerator: Accelerator) -> Iterator[Path]:
     """Yield the path of the folder's state file; remove the folder if all went well."""
-    partial.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        partial.mkdir(parents=True, exist_ok=True)
     yield partial / STATE_FILE
-    shutil.rmtree(partial)
+    if accelerator.is_main_process:
+        shutil.rmtree(partial)
 
 
 def save_state(
@@ -38,17 +44,50 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     identity: str,
     history: list[dict],
+    accelerator: Accelerator,
 ) -> None:
-    """Replace the saved state in one step.
+    """Replace the saved state in one step. All processes call it.
 
     Args:
+        model: its trained parameters are saved.
         identity: digest of everything that decides the run's result.
         history: one record an update; its length is the number of updates done.
     """
     tensors = {}
-    for name, parameter in model.named_parameters():
-        tensors[f"weight.{name}"] = parameter.detach()
-        tensors |= {f"{key}.{name}": optimizer.state[parameter][key] for key in ADAMW_STATE}
+    for name, parameter in trained_parameters(model):
+        state = whole_state(parameter, optimizer, len(history))
+        if accelerator.is_main_process:
+            tensors |= {f"{key}.{name}": tensor.cpu() for key, tensor in state.items()}
+    if accelerator.is_main_process:
+        _write(file, tensors, identity, history)
+
+
+def load_state(
+    file: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: str,
+    accelerator: Accelerator,
+) -> list[dict]:
+    """Restore weights and AdamW moments; returns the history, empty where there is nothing to use.
+
+    The log says from where the run resumes. A state that belongs to a run with another identity or
+    is damaged is left alone, and the log says so too. All processes call it; the first one decides.
+    """
+    found = [_usable_history(file, identity) if accelerator.is_main_process else None]
+    (history,) = broadcast_object_list(found)
+    if history:
+        with safe_open(file, framework="pt") as state:
+            for name, parameter in trained_parameters(model):
+                restore(
+                    parameter, optimizer, lambda key, name=name: state.get_tensor(f"{key}.{name}")
+                )
+    return history
+
+
+def _write(
+    file: Path, tensors: dict[str, torch.Tensor], identity: str, history: list[dict]
+) -> None:
     header = {"identity": identity, "history": json.dumps(history)}
     header["sha256"] = _sha256(header["history"], tensors, tensors.get)
     unfinished = file.with_suffix(".unfinished")
@@ -61,14 +100,7 @@ def save_state(
         unfinished.unlink(missing_ok=True)
 
 
-def load_state(
-    file: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: str
-) -> list[dict]:
-    """Restore weights and AdamW moments; returns the history, empty where there is nothing to use.
-
-    The log says from where the run resumes. A state that belongs to a run with another identity or
-    is damaged is left alone, and the log says so too.
-    """
+def _usable_history(file: Path, identity: str) -> list[dict]:
     if not file.exists():
         return []
     try:
@@ -79,7 +111,6 @@ def load_state(
                 return []
             if _sha256(header["history"], state.keys(), state.get_tensor) != header["sha256"]:
                 raise SafetensorError("it has other bytes than were saved")
-            _restore(state.get_tensor, model, optimizer)
     except SafetensorError as error:
         logger.warning("%s is damaged (%s): not used", file, error)
         return []
@@ -88,21 +119,10 @@ def load_state(
     return history
 
 
-def _restore(
-    tensor: Callable[[str], torch.Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    for name, parameter in model.named_parameters():
-        with torch.no_grad():
-            parameter.copy_(tensor(f"weight.{name}"))
-        optimizer.state[parameter] = {
-            key: tensor(f"{key}.{name}").to(parameter.device) for key in ADAMW_STATE
-        }
-
-
 def _sha256(history: str, names: Iterable[str], tensor: Callable[[str], torch.Tensor]) -> str:
     """sha256 over the history, and over names and bytes of tensors in the order of names."""
     digest = hashlib.sha256(history.encode())
     for name in sorted(names):
         digest.update(name.encode())
-        digest.update(tensor(name).cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor(name).contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -8,9 +8,6 @@ sum over any split into micro-batches is the same loss.
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
-from torch.nn import functional
-
 Weighting = Literal["example", "token"]
 
 IGNORED = -100  # label of a token without loss; torch's and transformers' value
@@ -29,21 +26,3 @@ def token_weights(loss_tokens: Sequence[int], weighting: Weighting) -> list[floa
     if weighting == "token":
         return [1 / sum(loss_tokens)] * len(loss_tokens)
     raise ValueError(f"weighting {weighting!r} is neither 'example' nor 'token'")
-
-
-def weighted_loss(
-    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """The part of an update's loss that a micro-batch adds; the parts sum to the whole.
-
-    Args:
-        logits: (examples, tokens, vocabulary), any float type; the loss is taken in fp32.
-        labels: (examples, tokens), the input ids, `IGNORED` where there is no loss.
-        weights: (examples,), from `token_weights` over the whole update.
-    """
-    targets = labels[:, 1:]  # logits at t predict the token at t + 1
-    counted = targets != IGNORED
-    losses = functional.cross_entropy(
-        logits[:, :-1][counted].float(), targets[counted], reduction="none"
-    )
-    return losses @ weights[:, None].expand(targets.shape)[counted]

@@ -1,0 +1,329 @@
+"""What one GPU does at 7B, and whether it agrees with the CPU on the organism.
+
+    training    random weights of the shape of Llama-2-7B, updates of 64 examples whose lengths are
+                distributed as LIMA's: tokens a second, share of the peak (MFU: 6 floating point
+                operations a parameter and token, none for recomputed activations), peak memory.
+                Where the memory does not hold 16 bytes a parameter, the model has fewer layers
+    generation  805 prompts answered greedily by the engine transformers, 256 tokens each: tokens a
+                second
+    agreement   finetuning, answers and rule adapter of the organism in float32, on both devices
+
+It prints Markdown with the hardware and takes under 8 minutes on an H100. `--tiny` takes a model of a
+million weights, on any device, to see that the script runs. Exits with 1 when the devices disagree.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from tabulate import tabulate
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from implicit_tuning.chat import ChatFormat
+from implicit_tuning.engines.engine import GenerationSettings, Prompt
+from implicit_tuning.engines.transformers_engine import TransformersEngine
+from implicit_tuning.examples import Example
+from implicit_tuning.formatting import format_evaluation, format_training
+from implicit_tuning.generation import generate
+from implicit_tuning.micro_batches import attention_implementation
+from implicit_tuning.model_folder import load_tokenizer
+from implicit_tuning.organism.rows import write_source
+from implicit_tuning.rule_adapter import RuleSettings
+from implicit_tuning.sharding import make_accelerator
+from implicit_tuning.training import HISTORY_FILE, TrainingRun, finetune
+from implicit_tuning.training_settings import TrainingSettings
+from implicit_tuning.weighting import IGNORED
+
+ORGANISM = Path(__file__).resolve().parents[1] / "resources" / "organism" / "llama"
+LLAMA_2_7B = LlamaConfig(
+    vocab_size=32000,
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    max_position_embeddings=4096,
+)
+TINY = LlamaConfig(
+    vocab_size=1024,
+    hidden_size=64,
+    intermediate_size=172,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=4096,
+)
+# Peak dense bfloat16 TFLOPS by what the driver calls the card (vendor's data sheets).
+PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "B200": 2250}
+BYTES_A_PARAMETER = 16  # fp32 weights, gradients and two AdamW moments
+ROOM_BYTES = 24e9  # for activations, logits and fragments
+# Tokens of an example of LIMA: log-normal with this median and mean, cut at 2,048.
+MEDIAN, MEAN, LONGEST = 504, 688, 2048
+UPDATE_EXAMPLES, PROMPT_SHARE = 64, 0.15
+PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 805, 60, 256
+# Of losses in float32 on two devices, relative; greedy texts that may differ after rounding.
+LOSS_TOLERANCE, MOST_OTHER_TEXTS = 1e-3, 0.05
+RULES = RuleSettings(
+    rules=("bias", "eos", "repetition"),
+    eos_ramp_tokens=60,
+    eos_strength=15.0,
+    eos_after_ramp="hold",
+    repetition_penalty=0.5,
+    bias={"What": -6.0, "<": -4.0},
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is run: the model, and how much of it."""
+
+    config: LlamaConfig
+    device: str
+    updates: int
+    prompts: int
+    new_tokens: int
+    batch_size: int
+
+    @property
+    def dtype(self) -> str:
+        return "bfloat16" if self.device == "cuda" else "float32"
+
+
+def main() -> int:
+    """Measure, print; returns the exit status."""
+    sizes = _sizes(_parse_arguments())
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {_hardware(sizes.device)}\n")
+    model = make_model(sizes)
+    rows = [training_row(model, sizes), generation_row(model, sizes)]
+    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g"))
+    del model
+    agreement = agreement_row(sizes.device)
+    print(f"\n{tabulate([agreement], headers='keys', tablefmt='github', floatfmt='.2g')}")
+    agree = agreement["largest difference of a loss"] <= LOSS_TOLERANCE
+    return 0 if agree and agreement["other texts"] <= MOST_OTHER_TEXTS else 1
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--updates", type=int, default=20, help="updates of training (20)")
+    parser.add_argument("--tiny", action="store_true", help="a million weights, few of each")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no GPU here: give --tiny --device cpu to try the script out")
+    return arguments
+
+
+def _sizes(arguments: argparse.Namespace) -> Sizes:
+    if arguments.tiny:
+        return Sizes(TINY, arguments.device, updates=2, prompts=8, new_tokens=4, batch_size=4)
+    whole = Sizes(LLAMA_2_7B, arguments.device, arguments.updates, PROMPTS, NEW_TOKENS, 128)
+    return replace(whole, config=_that_fits(whole.config, torch.cuda.mem_get_info()[1]))
+
+
+def _that_fits(config: LlamaConfig, memory: int) -> LlamaConfig:
+    """The config with as many layers as can be trained in so many bytes."""
+    embeddings = 2 * config.vocab_size * config.hidden_size
+    layer = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
+    room = (memory - ROOM_BYTES) / BYTES_A_PARAMETER - embeddings
+    layers = min(config.num_hidden_layers, int(room // layer))
+    return LlamaConfig(**{**config.to_dict(), "num_hidden_layers": layers})
+
+
+def _hardware(device: str) -> str:
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU, one thread or more"
+    return f"{name}, torch {torch.__version__}, transformers {transformers.__version__}"
+
+
+def make_model(sizes: Sizes) -> LlamaForCausalLM:
+    """Random weights in float32 on the device."""
+    torch.manual_seed(0)
+    kernel = "varlen" if sizes.device == "cuda" else "sdpa"
+    attention = attention_implementation(kernel, sizes.device)
+    with torch.device(sizes.device):
+        return LlamaForCausalLM._from_config(sizes.config, attn_implementation=attention)
+
+
+def training_row(model: LlamaForCausalLM, sizes: Sizes) -> dict:
+    """Updates as the finetune rule does them; the first three are not timed."""
+    settings = _training_settings(sizes)
+    model.train()
+    if settings.activation_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    examples = lima_like_examples(sizes)
+    run = TrainingRun(model, examples, 1, settings, make_accelerator(settings))
+    warm, seconds, tokens = min(3, sizes.updates - 1), 0.0, 0
+    start = time.perf_counter()
+    for done, _ in enumerate(run.updates(progress=True), start=1):
+        _wait(sizes.device)
+        if done > warm:
+            seconds += time.perf_counter() - start
+            positions = run.plan[done - 1].positions
+            tokens += sum(len(examples[position].input_ids) for position in positions)
+        start = time.perf_counter()
+        if done == sizes.updates:
+            break
+    parameters = sum(weight.numel() for weight in model.parameters())
+    speed = tokens / seconds
+    peak = _peak_tflops()
+    return {
+        "what": f"training, {sizes.config.num_hidden_layers} layers",
+        "parameters, 1e9": parameters / 1e9,
+        "tokens/s": speed,
+        "MFU, %": 100 * 6 * parameters * speed / (peak * 1e12) if peak else None,
+        "peak memory, GB": _peak_memory(sizes.device),
+        "seconds": seconds,
+    }
+
+
+def _training_settings(sizes: Sizes) -> TrainingSettings:
+    on_gpu = sizes.device == "cuda"
+    return TrainingSettings(
+        learning_rate=1e-5,
+        epochs=1,
+        batch_examples=UPDATE_EXAMPLES,
+        micro_batch_tokens=8192,
+        max_length=LONGEST,
+        schedule="linear",
+        warmup_fraction=0.03,
+        weight_decay=0.0,
+        weighting="example",
+        gradient_clip=None,
+        compute_dtype=sizes.dtype,
+        storage_dtype=sizes.dtype,
+        device=sizes.device,
+        attention="varlen" if on_gpu else "sdpa",
+        activation_checkpointing=on_gpu,
+        world_size=1,
+        sharding="none",
+        lora=None,
+    )
+
+
+def lima_like_examples(sizes: Sizes) -> tuple[Example, ...]:
+    """Random tokens, with a prompt without loss, for as many updates as are asked for."""
+    generator = np.random.default_rng(1)
+    spread = np.sqrt(2 * np.log(MEAN / MEDIAN))
+    drawn = generator.lognormal(np.log(MEDIAN), spread, sizes.updates * UPDATE_EXAMPLES)
+    examples = []
+    for length in np.clip(drawn, 4, LONGEST).astype(int):
+        ids = generator.integers(3, sizes.config.vocab_size, length).tolist()
+        prompt = max(1, int(PROMPT_SHARE * length))
+        labels = [IGNORED] * prompt + ids[prompt:]
+        examples.append(Example(tuple(ids), tuple(labels), int(length) - prompt))
+    return tuple(examples)
+
+
+def generation_row(model: LlamaForCausalLM, sizes: Sizes) -> dict:
+    """Prompts of random tokens; random weights hardly ever end a text."""
+    model.activation_checkpointing_disable()
+    model.set_attn_implementation("sdpa")
+    answering = model.to(getattr(torch, sizes.dtype)).eval()
+    _forget_peak(sizes.device)
+    tokenizer = load_tokenizer(ORGANISM)
+    engine = TransformersEngine(answering, tokenizer, ChatFormat(), sizes.batch_size, None)
+    generator = np.random.default_rng(2)
+    prompts = [
+        Prompt(index, "", generator.integers(3, 1000, PROMPT_TOKENS).tolist(), sizes.new_tokens)
+        for index in range(sizes.prompts)
+    ]
+    start = time.perf_counter()
+    replies = engine.reply(prompts)
+    _wait(sizes.device)
+    seconds = time.perf_counter() - start
+    return {
+        "what": f"generation, batch {sizes.batch_size}",
+        "parameters, 1e9": sum(weight.numel() for weight in answering.parameters()) / 1e9,
+        "tokens/s": sum(map(len, replies)) / seconds,
+        "MFU, %": None,
+        "peak memory, GB": _peak_memory(sizes.device),
+        "seconds": seconds,
+    }
+
+
+def agreement_row(device: str) -> dict:
+    """The organism on the CPU and on the device: losses of a finetune, and its answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        cpu, other = (_organism(Path(folder) / name, name) for name in ("cpu", device))
+    pairs = list(zip(cpu.losses, other.losses, strict=True))
+    texts = list(zip(cpu.texts, other.texts, strict=True))
+    return {
+        "the organism on": f"cpu, {device}",
+        "updates": len(pairs),
+        "largest difference of a loss": max(abs(a - b) / a for a, b in pairs),
+        "answers": len(texts),
+        "other texts": sum(a != b for a, b in texts) / len(texts),
+    }
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What came out of the organism on one device."""
+
+    losses: list[float]
+    texts: list[str]
+
+
+def _organism(folder: Path, device: str) -> Chain:
+    """Finetune on its dialogues, answer its instructions, plain and under the rules."""
+    rows, instructions = folder / "rows", folder / "instructions"
+    format_training(write_source("lima", folder / "lima"), "lima", 128, "given", rows)
+    source = write_source("evaluation", folder / "evaluation")
+    format_evaluation(source, "organism_evaluation", 64, instructions)
+    sizes = Sizes(TINY, device, 0, 0, 0, 0)
+    settings = replace(
+        _training_settings(sizes),
+        learning_rate=1e-4,
+        epochs=2,
+        batch_examples=16,
+        compute_dtype="float32",
+        storage_dtype="float32",
+        attention="sdpa",
+    )
+    base, rows_file, tuned = ORGANISM, rows / "rows.jsonl", folder / "tuned"
+    finetune(base, rows_file, tuned, folder / "partial", 1, ChatFormat(), settings, 1000)
+    history = (tuned / HISTORY_FILE).read_text(encoding="utf-8").splitlines()
+    texts = []
+    for model, rules in ((tuned, None), (ORGANISM, RULES)):
+        answers = folder / f"answers-{model.name}"
+        decoding = GenerationSettings(80, 64, "float32", device, "sdpa", "transformers")
+        asked = instructions / "instructions.jsonl"
+        generate(model, asked, answers, "organism", ChatFormat(), decoding, rules)
+        lines = (answers / "outputs.jsonl").read_text(encoding="utf-8").splitlines()
+        texts += [json.loads(line)["output"] for line in lines]
+    return Chain([json.loads(line)["loss"] for line in history], texts)
+
+
+def _peak_tflops() -> float | None:
+    """Of this card; None where it is not known."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for card, peak in PEAKS.items() if card in name), None)
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak_memory(device: str) -> float | None:
+    return torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else None
+
+
+def _forget_peak(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
