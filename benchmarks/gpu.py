@@ -30,17 +30,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from implicit_tuning.chat import ChatFormat
 from implicit_tuning.engines.engine import GenerationSettings, Prompt
 from implicit_tuning.engines.transformers_engine import TransformersEngine
-from implicit_tuning.examples import Example
 from implicit_tuning.formatting import format_evaluation, format_training
 from implicit_tuning.generation import generate
-from implicit_tuning.micro_batches import attention_implementation
 from implicit_tuning.model_folder import load_tokenizer
 from implicit_tuning.organism.rows import write_source
 from implicit_tuning.rule_adapter import RuleSettings
-from implicit_tuning.sharding import make_accelerator
-from implicit_tuning.training import HISTORY_FILE, TrainingRun, finetune
-from implicit_tuning.training_settings import TrainingSettings
-from implicit_tuning.weighting import IGNORED
+from implicit_tuning.training.examples import Example
+from implicit_tuning.training.micro_batches import attention_implementation
+from implicit_tuning.training.run import HISTORY_FILE, TrainingRun, finetune
+from implicit_tuning.training.settings import TrainingSettings
+from implicit_tuning.training.sharding import make_accelerator
+from implicit_tuning.training.weighting import IGNORED
 
 ORGANISM = Path(__file__).resolve().parents[1] / "resources" / "organism" / "llama"
 LLAMA_2_7B = LlamaConfig(

@@ -36,13 +36,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from implicit_tuning.micro_batches import (
+from implicit_tuning.training.micro_batches import (
     PackedLoss,
     attention_implementation,
     micro_batches,
     packed_loss,
 )
-from implicit_tuning.weighting import IGNORED, token_weights
+from implicit_tuning.training.weighting import IGNORED, token_weights
 
 LEAST, MOST = 2.5, 1.02
 # Tokens of an example of LIMA: log-normal with this median; the spread gives its mean of 688 after

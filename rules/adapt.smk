@@ -15,7 +15,7 @@ rule finetune:
         file_of("finetune", "benchmark.tsv")
     conda:
         ENVIRONMENT
-    threads: EXPERIMENT.runtime["threads"]
+    threads: threads_of_finetune
     resources:
         checkpoints=checkpoints_held,
         gpu=gpus_of("finetune"),

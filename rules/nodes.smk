@@ -202,6 +202,12 @@ def gpus_of(stage):
     return gpus
 
 
+def threads_of_finetune(wildcards):
+    """Threads function: those of the config for each of the processes that train together."""
+    training = node_of("finetune", wildcards).settings["training"]
+    return training["world_size"] * EXPERIMENT.runtime["threads"]
+
+
 def releases(wildcards):
     """Input function: asks to give up the weights of every checkpoint that still has them."""
     marks = []

@@ -12,12 +12,12 @@ from accelerate import DistributedType
 from accelerate.state import PartialState
 from dying_process import die_before
 
-from implicit_tuning import distributed, training
+from implicit_tuning.training import distributed, run
 
 if __name__ == "__main__":
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
-    training.require_usable = lambda settings: None
+    run.require_usable = lambda settings: None
     if "DIE_BEFORE_UPDATE" in os.environ:
         die_before(int(os.environ["DIE_BEFORE_UPDATE"]))
     distributed.main(Path(sys.argv[1]))

@@ -5,7 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
-from implicit_tuning import distributed, training
+from implicit_tuning.training import distributed
+from implicit_tuning.training import run as training
 
 
 def die_before(update: int) -> None:

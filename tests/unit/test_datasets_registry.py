@@ -42,7 +42,9 @@ def test_entry(name):
 
 def test_the_paper_s_entries_take_its_rows():
     remote = {name: entry for name, entry in REGISTRY.items() if {"hub", "url"} & set(entry)}
-    assert {name: entry["rows"] for name, entry in remote.items() if name not in OTHERS} == PAPER_ROWS
+    assert {
+        name: entry["rows"] for name, entry in remote.items() if name not in OTHERS
+    } == PAPER_ROWS
     assert all(entry["tokens_per_row"] > 0 for entry in remote.values())
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from training_runs import SETTINGS
 
-from implicit_tuning.training_settings import LoraSettings, TrainingSettings, require_usable
+from implicit_tuning.training.settings import LoraSettings, TrainingSettings, require_usable
 
 GPU = {"device": "cuda", "world_size": 2, "compute_dtype": "bfloat16"}
 

@@ -4,8 +4,8 @@ import hashlib
 import json
 
 from implicit_tuning.chat import ChatFormat
-from implicit_tuning.training import finetune
-from implicit_tuning.training_settings import TrainingSettings
+from implicit_tuning.training.run import finetune
+from implicit_tuning.training.settings import TrainingSettings
 
 FORMAT = ChatFormat()
 SETTINGS = TrainingSettings(

@@ -87,7 +87,7 @@ def both(cluster, start, new_checkout):
     edit(slurm, "workflow/scripts/finetune.py", GUARD, HOLD + GUARD)
     (slurm.folder / "held").mkdir()
     # So that a job that imports another copy of the package refuses to work.
-    edit(slurm, "workflow/scripts/implicit_tuning/training.py", IMPORTS, ADDED + IMPORTS)
+    edit(slurm, "workflow/scripts/implicit_tuning/training/run.py", IMPORTS, ADDED + IMPORTS)
     runs = [start(slurm), local.start()]
     for run in [running.finish() for running in runs]:
         assert run.status == 0, run.output

@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 from implicit_tuning.artifact import Job, building
 from implicit_tuning.chat import ChatFormat
-from implicit_tuning.distributed import finetune_in_processes
-from implicit_tuning.training import TrainingReport, finetune
-from implicit_tuning.training_settings import TrainingSettings
+from implicit_tuning.training.distributed import finetune_in_processes
+from implicit_tuning.training.run import TrainingReport, finetune
+from implicit_tuning.training.settings import TrainingSettings
 
 
 def finetune_node(job: Job) -> TrainingReport:

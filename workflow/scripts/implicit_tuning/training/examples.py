@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from implicit_tuning.chat import ChatFormat, TokenizedConversation, tokenize_conversation
-from implicit_tuning.weighting import IGNORED
+from implicit_tuning.training.weighting import IGNORED
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,16 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from implicit_tuning.chat import ChatFormat, saved_chat_template
-from implicit_tuning.checkpoint import Diverged, load_trainable, write_checkpoint
 from implicit_tuning.digests import source_sha256
-from implicit_tuning.examples import Example, Examples, read_examples
-from implicit_tuning.micro_batches import PackedLoss, micro_batches, packed_loss
 from implicit_tuning.model_folder import load_tokenizer
-from implicit_tuning.sharding import make_accelerator, prepare, trained_parameters
-from implicit_tuning.training_settings import TrainingSettings, require_usable
-from implicit_tuning.training_state import load_state, resumable, save_state
-from implicit_tuning.updates import Update, plan_updates, shares
-from implicit_tuning.weighting import token_weights
+from implicit_tuning.training.checkpoint import Diverged, load_trainable, write_checkpoint
+from implicit_tuning.training.examples import Example, Examples, read_examples
+from implicit_tuning.training.micro_batches import PackedLoss, micro_batches, packed_loss
+from implicit_tuning.training.settings import TrainingSettings, require_usable
+from implicit_tuning.training.sharding import make_accelerator, prepare, trained_parameters
+from implicit_tuning.training.state import load_state, resumable, save_state
+from implicit_tuning.training.updates import Update, plan_updates, shares
+from implicit_tuning.training.weighting import token_weights
 
 HISTORY_FILE = "loss_history.jsonl"
 

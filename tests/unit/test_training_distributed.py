@@ -22,10 +22,14 @@ from safetensors.torch import load_file
 from tiny_models import write_base
 from training_runs import FORMAT, SETTINGS, digests, history, run, ten_rows
 
-from implicit_tuning import distributed
-from implicit_tuning.distributed import ProcessFailed, finetune_in_processes, launch_command
-from implicit_tuning.sharding import fsdp_plugin, zero3_plugin
-from implicit_tuning.training_settings import LoraSettings
+from implicit_tuning.training import distributed
+from implicit_tuning.training.distributed import (
+    ProcessFailed,
+    finetune_in_processes,
+    launch_command,
+)
+from implicit_tuning.training.settings import LoraSettings
+from implicit_tuning.training.sharding import fsdp_plugin, zero3_plugin
 
 HERE = Path(__file__).parent
 # The last update of an epoch has one example for two processes, and a process several passes. Some
@@ -145,7 +149,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from dataclasses import replace
-from test_distributed import TWO, run_in_processes
+from test_training_distributed import TWO, run_in_processes
 base, rows, folder = map(Path, sys.argv[1:])
 run_in_processes(base, rows, folder, replace(TWO, epochs=5000))
 """
@@ -163,7 +167,10 @@ def test_processes_end_with_their_parent(base, rows, tmp_path, number):
         )
     wait_until((tmp_path / "partial/state.safetensors").exists, 90)
     started = psutil.Process(parent.pid).children(recursive=True)
-    assert len([one for one in started if "implicit_tuning.distributed" in one.cmdline()]) == 3
+    assert (
+        len([one for one in started if "implicit_tuning.training.distributed" in one.cmdline()])
+        == 3
+    )
     parent.send_signal(number)
     assert parent.wait(60) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
     wait_until(lambda: not any(running(one) for one in started), 60)
@@ -173,14 +180,14 @@ def test_processes_end_with_their_parent(base, rows, tmp_path, number):
 SILENT = """
 import sys, threading, time
 from pathlib import Path
-from implicit_tuning.distributed import _end_with_parent
+from implicit_tuning.training.distributed import _end_with_parent
 threading.Thread(target=_end_with_parent, daemon=True).start()
 Path(sys.argv[1]).touch()
 time.sleep(600)
 """
 PARENT_OF_SILENT = """
 import sys
-from implicit_tuning.distributed import run_processes
+from implicit_tuning.training.distributed import run_processes
 run_processes([sys.executable, "-c", *sys.argv[1:]], 1)
 """
 
@@ -268,7 +275,7 @@ def test_two_gpus_train_as_one(base, rows, tmp_path, sharding):
 
 def test_torchrun_starts_processes_on_cpus_and_accelerate_on_gpus(tmp_path):
     job = tmp_path / "job.json"
-    program = ["-m", "implicit_tuning.distributed", str(job)]
+    program = ["-m", "implicit_tuning.training.distributed", str(job)]
     command = launch_command(TWO, job)
     assert "torch.distributed.run" in command and command[-5:] == [
         "--nproc-per-node",

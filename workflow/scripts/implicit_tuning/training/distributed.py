@@ -27,12 +27,12 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from implicit_tuning.chat import ChatFormat
 from implicit_tuning.digests import write_atomically
-from implicit_tuning.training import TrainingReport, finetune
-from implicit_tuning.training_settings import TrainingSettings, require_usable
+from implicit_tuning.training.run import TrainingReport, finetune
+from implicit_tuning.training.settings import TrainingSettings, require_usable
 
 logger = logging.getLogger(__name__)
 
-SCRIPTS = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(__file__).resolve().parents[2]
 LAUNCHERS = SCRIPTS.parents[1] / "config/accelerate"
 LAUNCHER_FILES = {"none": "ddp.yaml", "fsdp": "fsdp.yaml", "zero3": "zero3.yaml"}
 ROOT_CAUSE = "Root Cause (first observed failure):"  # in what torchrun prints at the end
@@ -54,7 +54,7 @@ def finetune_in_processes(
     settings: TrainingSettings,
     save_every: int,
 ) -> TrainingReport:
-    """`training.finetune` in `settings.world_size` processes.
+    """`run.finetune` in `settings.world_size` processes.
 
     Raises:
         ValueError: a setting is unusable; nothing was started.
@@ -86,7 +86,7 @@ def finetune_in_processes(
 
 def launch_command(settings: TrainingSettings, job: Path) -> list[str]:
     """The command that starts `main` in each process of the world."""
-    program = ["-m", "implicit_tuning.distributed", str(job)]
+    program = ["-m", "implicit_tuning.training.distributed", str(job)]
     count = str(settings.world_size)
     if settings.device == "cpu":
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

@@ -4,7 +4,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from implicit_tuning.training_settings import LoraSettings
+from implicit_tuning.training.settings import LoraSettings
 
 
 def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:

@@ -2,7 +2,7 @@ import pytest
 from tiny_models import character_tokenizer
 from training_runs import FORMAT, conversation, ten_rows, write_rows
 
-from implicit_tuning.examples import read_examples
+from implicit_tuning.training.examples import read_examples
 
 
 def read(rows):

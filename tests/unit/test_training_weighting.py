@@ -1,6 +1,6 @@
 import pytest
 
-from implicit_tuning.weighting import token_weights
+from implicit_tuning.training.weighting import token_weights
 
 
 def test_weights():

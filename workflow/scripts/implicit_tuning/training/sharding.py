@@ -24,8 +24,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional
 from transformers.integrations import unset_hf_deepspeed_config
 
-from implicit_tuning.micro_batches import PackedLoss
-from implicit_tuning.training_settings import TrainingSettings
+from implicit_tuning.training.micro_batches import PackedLoss
+from implicit_tuning.training.settings import TrainingSettings
 
 # Longer than the first process takes to write a 7B state to a slow disk while the others wait.
 # A process that died is the launcher's to find.

@@ -15,8 +15,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from implicit_tuning.packed_attention import IMPLEMENTATIONS, Packing, attention_implementation
-from implicit_tuning.weighting import IGNORED
+from implicit_tuning.training.packed_attention import (
+    IMPLEMENTATIONS,
+    Packing,
+    attention_implementation,
+)
+from implicit_tuning.training.weighting import IGNORED
 
 CHUNK_TOKENS = 1024  # tokens whose logits lie in memory at once, at most
 ATTENTION_LAYERS = {"full_attention", "sliding_attention"}  # words of transformers' `layer_types`

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from implicit_tuning.weighting import Weighting
+from implicit_tuning.training.weighting import Weighting
 
 ALL_LINEAR = "all-linear"
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from implicit_tuning.updates import plan_updates, shares
+from implicit_tuning.training.updates import plan_updates, shares
 
 
 def test_order_is_a_fresh_permutation_of_seed_and_epoch():

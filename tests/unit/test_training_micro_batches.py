@@ -8,16 +8,16 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from implicit_tuning import micro_batches as module
-from implicit_tuning.micro_batches import PackedLoss, micro_batches, packed_loss
-from implicit_tuning.packed_attention import (
+from implicit_tuning.training import micro_batches as module
+from implicit_tuning.training.micro_batches import PackedLoss, micro_batches, packed_loss
+from implicit_tuning.training.packed_attention import (
     Packing,
     attention_implementation,
     eager_attention,
     sdpa_attention,
     varlen_attention,
 )
-from implicit_tuning.weighting import IGNORED, token_weights
+from implicit_tuning.training.weighting import IGNORED, token_weights
 
 VOCABULARY = 40
 # Prompt and response tokens of each example: one-token responses, one example of 66 tokens.

@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from implicit_tuning.sharding import restore, trained_parameters, whole_state
+from implicit_tuning.training.sharding import restore, trained_parameters, whole_state
 
 logger = logging.getLogger(__name__)
 

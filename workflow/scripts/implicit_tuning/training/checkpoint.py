@@ -6,11 +6,11 @@ import torch
 from accelerate import Accelerator
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from implicit_tuning.lora import add_adapters, merge_adapters
-from implicit_tuning.micro_batches import attention_implementation
 from implicit_tuning.model_folder import load_model
-from implicit_tuning.sharding import trained_parameters, whole_weight
-from implicit_tuning.training_settings import TrainingSettings
+from implicit_tuning.training.lora import add_adapters, merge_adapters
+from implicit_tuning.training.micro_batches import attention_implementation
+from implicit_tuning.training.settings import TrainingSettings
+from implicit_tuning.training.sharding import trained_parameters, whole_weight
 
 
 class Diverged(ValueError):

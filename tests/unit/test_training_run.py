@@ -22,9 +22,9 @@ from training_runs import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from implicit_tuning import training
 from implicit_tuning.chat import tokenize_prompt
-from implicit_tuning.training_settings import LoraSettings
+from implicit_tuning.training import run as training
+from implicit_tuning.training.settings import LoraSettings
 
 CHECKPOINT = {
     "model.safetensors",

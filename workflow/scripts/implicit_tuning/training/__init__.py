@@ -1,0 +1,1 @@
+"""Fine-tuning of a base, in one process or several."""
