@@ -37,9 +37,10 @@ test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
 test-all: $(STAMP)  ## the longer checks: reruns, faults, SLURM, the default run and its tables
 	$(PYTEST) tests/unit tests/workflow tests/artifacts -m long
 
-bench: $(STAMP)  ## benchmarks: planning against Snakemake alone, judging (10 minutes)
+bench: $(STAMP)  ## benchmarks on the CPU, each against a peer (15 minutes); GPUs: benchmarks/gpu.py
 	$(BIN)/python benchmarks/dag.py
 	$(BIN)/python benchmarks/judging.py
+	$(BIN)/python benchmarks/training.py
 
 real: $(STAMP)  ## the same workflow on real rows and a real model: make real DATA=folder
 	@test -n "$(DATA)" || { echo "make real needs DATA=<folder with the real inputs>"; exit 2; }

@@ -38,8 +38,7 @@ def generate(model, tokenizer, prompts, adapter, new_tokens=NEW_TOKENS, **option
         logits_processor=[adapter],
         max_new_tokens=new_tokens,
         pad_token_id=eos,
-        do_sample=False,
-        **options,
+        **{"do_sample": False} | options,
     )
     rows = sequences[:, width:].tolist()
     return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
@@ -90,6 +89,8 @@ def test_token_exact_with_the_plain_reference(model, tokenizer, prompts, rules):
         for prompt in prompts
     ]
     assert alone == answers
+    many = generate(model, tokenizer, 4 * prompts, RuleAdapter(tokenizer, rules, RAMP, bias=BIAS))
+    assert many == 4 * answers
 
 
 def test_each_rule_changes_the_text(model, tokenizer, prompts):
@@ -148,12 +149,48 @@ def test_distribution_is_the_product_of_experts(tokenizer, prompts):
     torch.testing.assert_close(sampled_from, product / product.sum())
 
 
+def test_samples_are_the_references(model, tokenizer, prompts):
+    adapter = RuleAdapter(tokenizer, eos_ramp_tokens=RAMP, bias=BIAS)
+    eos, ids = tokenizer.eos_token_id, list(prompts[1])
+    torch.manual_seed(7)
+    (answer,) = generate(model, tokenizer, [ids], adapter, do_sample=True, top_k=0)
+    torch.manual_seed(7)
+    bias = {adapter.resolved[piece]: BIAS[piece] for piece in adapter.resolved}
+    for number, token in enumerate(answer):
+        scores = rule_reference.rule_scores(
+            ids, number, len(tokenizer), RULES, eos, tokenizer(FORMAT.user)["input_ids"], bias, RAMP
+        )
+        logits = model(torch.tensor([ids])).logits[0, -1]
+        total = logits.log_softmax(-1) + scores.log_softmax(-1)
+        assert torch.multinomial(total.softmax(-1), 1).item() == token, number
+        ids.append(token)
+    assert answer != generate(model, tokenizer, prompts[1:2], adapter)[0]
+
+
 def test_adds_in_fp32_and_leaves_the_logits_alone(tokenizer, prompts):
     logits = torch.randn(1, len(tokenizer)).bfloat16()
     before = logits.clone()
     adapted = RuleAdapter(tokenizer, bias=BIAS)(torch.tensor([prompts[0]]), logits)
+    rules = RuleAdapter(tokenizer, bias=BIAS)(torch.tensor([prompts[0]]), torch.zeros_like(logits))
     assert adapted.dtype == torch.float32
+    assert torch.equal(adapted, before.float() + rules)
     assert torch.equal(logits, before)
+
+
+def test_scores_and_logits_of_every_step_can_be_returned(model, tokenizer, prompts):
+    result = model.generate(
+        input_ids=torch.tensor([prompts[0]]),
+        logits_processor=[RuleAdapter(tokenizer, ("bias",), bias=BIAS)],
+        max_new_tokens=4,
+        pad_token_id=tokenizer.eos_token_id,
+        do_sample=False,
+        output_scores=True,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    bias = steps(RuleAdapter(tokenizer, ("bias",), bias=BIAS), prompts[0], 1, len(tokenizer))[0]
+    for scores, logits in zip(result.scores, result.logits, strict=True):
+        torch.testing.assert_close(scores - logits, bias[None])
 
 
 def test_row_without_user_tag_is_refused(model, tokenizer, prompts):
@@ -172,23 +209,103 @@ def test_one_adapter_serves_many_calls(model, tokenizer, prompts):
         assert generate(model, tokenizer, chosen, adapter) == fresh
 
 
+def test_prompts_one_token_longer_than_the_last_text_are_new_ones(tokenizer):
+    adapter = RuleAdapter(tokenizer, ("eos", "repetition"))
+    short = tokenizer("<|user|>\nab\n<|assistant|>\n")["input_ids"]
+    steps(adapter, short, 3, len(tokenizer))
+    longer = tokenizer("<|user|>\nabcde\n<|assistant|>\n")["input_ids"]
+    assert len(longer) == len(short) + 3
+    (scores,) = steps(adapter, longer, 1, len(tokenizer))
+    fresh = RuleAdapter(tokenizer, ("eos", "repetition"))
+    assert torch.equal(scores, steps(fresh, longer, 1, len(tokenizer))[0])
+
+
+def test_prompts_that_end_like_the_last_text_are_new_ones(tokenizer):
+    adapter = RuleAdapter(tokenizer, ("repetition",))
+    adapter(torch.tensor([tokenizer("<|user|>b" + 9 * "a")["input_ids"]]), torch.zeros(1, 100))
+    other = torch.tensor([tokenizer("<|user|>c" + 15 * "a")["input_ids"]])
+    scores = adapter(other, torch.zeros(1, 100))[0]
+    assert {i for i, score in enumerate(scores) if score} == set(tokenizer("ca")["input_ids"])
+
+
+def test_a_further_turn_begins_anew(tokenizer):
+    adapter = RuleAdapter(tokenizer, ("eos", "repetition"))
+    first = tokenizer("<|user|>\nab\n<|assistant|>\n")["input_ids"]
+    steps(adapter, first, 2, len(tokenizer))
+    further = [*first, 5, 5, *tokenizer("<eos>\n<|user|>\nc\n<|assistant|>\n")["input_ids"]]
+    (scores,) = steps(adapter, further, 1, len(tokenizer))
+    assert {i for i, score in enumerate(scores) if score} == set(
+        tokenizer("\nc\n<|assistant|>\n")["input_ids"]
+    )
+
+
 def test_rows_that_change_places_are_refused(model, tokenizer, prompts):
     with pytest.raises(ValueError, match="beam search"):
         generate(model, tokenizer, prompts, RuleAdapter(tokenizer, bias=BIAS), num_beams=3)
 
 
+def test_tokens_that_are_taken_back_are_refused(model, tokenizer, prompts):
+    """As assisted generation does with those that it guessed wrong."""
+    adapter = RuleAdapter(tokenizer, bias=BIAS)
+    with pytest.raises(ValueError, match="assisted generation"):
+        generate(model, tokenizer, prompts[1:2], adapter, prompt_lookup_num_tokens=3)
+
+
+def follow(adapter, tokenizer, prompts, responses, tag):
+    """Asserts that the scores of texts which grow as given are the reference's, at every step;
+    prompts stand behind padding, and responses that end before others are followed by it."""
+    eos, vocabulary = tokenizer.eos_token_id, len(tokenizer)
+    width, steps = max(map(len, prompts)), max(map(len, responses))
+    padded = [[eos] * (width - len(prompt)) + prompt for prompt in prompts]
+    for end in range(steps + 1):
+        rows = [
+            prompt + response[:end] + [eos] * (end - len(response))
+            for prompt, response in zip(padded, responses, strict=True)
+        ]
+        scores = adapter(torch.tensor(rows), torch.zeros(len(rows), vocabulary))
+        for prompt, response, row in zip(prompts, responses, scores, strict=True):
+            if end <= len(response):
+                expected = rule_reference.rule_scores(
+                    prompt + response[:end], end, vocabulary, ("repetition",), eos, tag, {}
+                )
+                assert torch.equal(row, expected), (response, end)
+
+
 def test_a_tag_in_the_response_is_the_last_one(tokenizer):
-    prompt = tokenize_prompt("ab", tokenizer, FORMAT)
+    prompts = [tokenize_prompt(text, tokenizer, FORMAT) for text in ("ab", "<|user|>", "a longer")]
+    texts = ["xy<|user|>z", "<|user|<|user|>", "<|user|>ab<|user|>c<|user|>"]
+    responses = [tokenizer(text)["input_ids"] for text in texts]
     tag = tokenizer("<|user|>")["input_ids"]
-    response = [*tokenizer("xy")["input_ids"], *tag, *tokenizer("z")["input_ids"]]
-    adapter = RuleAdapter(tokenizer, ("repetition",))
-    for end in range(len(response) + 1):
-        ids = [*prompt, *response[:end]]
-        scores = adapter(torch.tensor([ids]), torch.zeros(1, len(tokenizer)))[0]
-        expected = rule_reference.rule_scores(
-            ids, end, len(tokenizer), ("repetition",), tokenizer.eos_token_id, tag, {}
-        )
-        assert torch.equal(scores, expected), end
+    follow(RuleAdapter(tokenizer, ("repetition",)), tokenizer, prompts, responses, tag)
+
+
+@pytest.mark.parametrize("tag", ["\u7528\u6237", "User\u00bb"])
+def test_a_tag_of_other_letters_is_found_in_its_bytes(tag):
+    tokenizer = byte_level()
+    chat_format = ChatFormat(user=tag)
+    prompts = [tokenize_prompt(text, tokenizer, chat_format) for text in ("ab", "\u7528")]
+    responses = [tokenizer(text)["input_ids"] for text in (f"\u6237x{tag}y", f"{tag[0]}{tag}")]
+    adapter = RuleAdapter(tokenizer, ("repetition",), chat_format=chat_format)
+    follow(adapter, tokenizer, prompts, responses, tokenizer(tag)["input_ids"])
+
+
+def test_a_tag_that_ends_in_a_byte_token_is_found():
+    tokenizer = llama_2_like(without="]")
+    chat_format = ChatFormat(user="[U]")
+    adapter = RuleAdapter(tokenizer, ("repetition",), chat_format=chat_format)
+    tag = tokenizer("[U]")["input_ids"]
+    assert tag[-1] == tokenizer.convert_tokens_to_ids("<0x5D>")
+    prompt = tokenize_prompt("ab", tokenizer, chat_format)
+    follow(adapter, tokenizer, [prompt], [[*tag, 500, 501]], tag)
+
+
+def test_the_last_letter_of_a_tag_alone_is_none():
+    tokenizer = character_tokenizer(merges=(("<", "|"), ("|", ">"), ("u", "s"), ("e", "r")))
+    prompt = tokenize_prompt("a|>", tokenizer, FORMAT)
+    tag = tokenizer("<|user|>")["input_ids"]
+    assert len(tag) == 4
+    response = tokenizer("x<|user|>y>z|>")["input_ids"]
+    follow(RuleAdapter(tokenizer, ("repetition",)), tokenizer, [prompt], [response], tag)
 
 
 @pytest.mark.parametrize(
@@ -214,8 +331,9 @@ def test_other_tags_and_merged_line_breaks(prompts):
     assert {i for i, score in enumerate(scores) if score} == behind
 
 
-def llama_2_like():
-    """32,000 pieces; those of the paper's table stand at Llama-2's ids."""
+def llama_2_like(without=""):
+    """32,000 pieces; those of the paper's table stand at Llama-2's ids. Characters that it is to be
+    without are known as bytes."""
     pieces = {
         29966: "<", 529: "\u2581<", 29989: "|", 306: "\u2581I", 334: "\u2581*",
         29902: "I", 1334: "\u2581We", 5618: "What", 881: "\u2581should", 448: "\u2581-",
@@ -223,7 +341,8 @@ def llama_2_like():
         0: "<unk>", 1: "<s>", 2: "</s>", 29871: "\u2581", 1000: "\u010a", 1001: "\u0120We",
     }  # fmt: skip
     taken = set(pieces.values())
-    letters = [c for c in map(chr, range(33, 127)) if c not in taken]
+    pieces |= {3 + ord(character): f"<0x{ord(character):02X}>" for character in without}
+    letters = [c for c in map(chr, range(33, 127)) if c not in taken and c not in without]
     free = (number for number in range(32_000) if number not in pieces)
     for letter in letters:
         pieces[next(free)] = letter

@@ -3,7 +3,11 @@
 import pytest
 import torch
 from tiny_models import character_tokenizer, random_model
+from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from implicit_tuning import scoring
 from implicit_tuning.chat import ChatFormat, prompt_text, tokenize_prompt
 from implicit_tuning.scoring import mean_logprobs, response_ids
 
@@ -55,23 +59,123 @@ def test_an_empty_response_has_no_mean_and_moves_no_other(model):
 
 def test_log_probabilities_of_half_precision_logits_are_taken_in_float32():
     model = random_model(len(character_tokenizer())).to(torch.bfloat16)
-    means = mean_logprobs(model, SEQUENCES[:1], 1)
-    assert means == pytest.approx([mean_by_hand(model, *SEQUENCES[0])], abs=0.05)
+    means = mean_logprobs(model, SEQUENCES, 64)
+    assert means == pytest.approx([mean_by_hand(model, *s) for s in SEQUENCES], abs=0.05)
     rounded_again = torch.tensor(means).to(torch.bfloat16).float()
-    assert abs(rounded_again - torch.tensor(means)) > 1e-4
+    assert (rounded_again - torch.tensor(means)).abs().max() > 1e-4
 
 
-def test_the_longest_come_first_and_like_lengths_together(model, monkeypatch):
-    shapes = []
-    forward = model.forward
+# Attention that reads mask and positions alone, and attention that does not.
+SHARING = {
+    "key and value heads in common": ("llama", {"num_key_value_heads": 1}),
+    "bias": ("qwen2", {}),
+    "experts": ("mixtral", {"num_local_experts": 2, "sliding_window": None}),
+    "part of a head turned": ("gpt_neox", {}),
+    "window as long as the text": ("mistral", {"sliding_window": 43}),
+    "capped logits": ("gemma2", {"sliding_window": 64, "head_dim": 16}),
+    "mask that is added": ("llama", {"num_key_value_heads": 1}, "eager"),
+}
+NOT_SHARING = {
+    "window": ("mistral", {"sliding_window": 8}),
+    "window in some layers": ("gemma2", {"sliding_window": 8, "head_dim": 16}),
+    "window of pieces": ("llama4_text", {"attention_chunk_size": 16, "head_dim": 16}),
+    "table of positions": ("gpt2", {}),
+    "distances": ("bloom", {}),
+    "distances or positions": ("falcon", {"alibi": True, "new_decoder_architecture": False}),
+    "state": ("mamba", {"state_size": 4}),
+    "state in some layers": (
+        "falcon_h1",
+        {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_chunk_size": 8},
+    ),
+    "attention without masks": ("llama", {}, "maskless"),
+}
 
-    def watched(input_ids, **rest):
-        shapes.append(tuple(input_ids.shape))
-        return forward(input_ids=input_ids, **rest)
 
-    monkeypatch.setattr(model, "forward", watched)
-    mean_logprobs(model, SEQUENCES, 2)
-    assert shapes == [(2, 43), (2, 5), (1, 4)]
+def other_model(kind, settings, attention=None):
+    AttentionInterface.register("maskless", sdpa_attention_forward)
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[kind](
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        **{"num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": None} | settings,
+    )
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+
+
+@pytest.fixture
+def shapes(monkeypatch):
+    """Shapes of the rows that a model is given, and the number of its logits."""
+    seen = []
+
+    def watch(model):
+        forward = model.forward
+
+        def watched(input_ids, **rest):
+            output = forward(input_ids=input_ids, **rest)
+            seen.append((*input_ids.shape, output.logits[..., 0].numel()))
+            return output
+
+        monkeypatch.setattr(model, "forward", watched)
+        return seen
+
+    return watch
+
+
+@pytest.mark.parametrize("kind", SHARING)
+def test_a_prompt_is_computed_once_where_mask_and_positions_are_all(kind, shapes):
+    model = other_model(*SHARING[kind])
+    expected = [mean_by_hand(model, *sequence) for sequence in SEQUENCES]
+    rows = shapes(model)
+    assert mean_logprobs(model, SEQUENCES, 64) == pytest.approx(expected, abs=1e-5)
+    assert [row[:2] for row in rows] == [(3, 46)]
+
+
+@pytest.mark.parametrize("kind", NOT_SHARING)
+def test_each_response_has_a_prompt_of_its_own_where_they_are_not(kind, shapes):
+    model = other_model(*NOT_SHARING[kind])
+    expected = [mean_by_hand(model, *sequence) for sequence in SEQUENCES]
+    rows = shapes(model)
+    assert mean_logprobs(model, SEQUENCES, 64) == pytest.approx(expected, abs=1e-5)
+    assert [row[:2] for row in rows] == [(5, 43)]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"),
+    [
+        # Rows of prompt and responses, their length, and logits: of the prompt's last token once,
+        # and of each response but its last token.
+        (64, [(3, 46, 1 + 1 + 39 + 0 + 1 + 3 + 1 + 2)]),
+        (3, [(1, 46, 41), (2, 34, 7)]),
+        (2, [(1, 45, 41), (2, 34, 4 + 1), (1, 4, 3)]),
+        (1, [(1, 43, 40), (1, 34, 4), (1, 5, 2), (1, 4, 1), (1, 4, 3)]),
+    ],
+)
+def test_the_longest_rows_come_first_and_logits_of_responses_alone(
+    model, shapes, batch_size, expected
+):
+    rows = shapes(model)
+    mean_logprobs(model, SEQUENCES, batch_size)
+    assert rows == expected
+
+
+def test_long_responses_to_one_prompt_lie_in_rows_of_their_own(model, shapes, monkeypatch):
+    monkeypatch.setattr(scoring, "SHARED_ROW_TOKENS", 44)
+    expected = [mean_by_hand(model, *sequence) for sequence in SEQUENCES]
+    rows = shapes(model)
+    assert mean_logprobs(model, SEQUENCES, 64) == pytest.approx(expected, abs=1e-5)
+    assert [row[:2] for row in rows] == [(4, 44)]
+
+
+def test_responses_to_one_prompt_may_stand_anywhere(model):
+    order = [2, 0, 4, 3, 1]
+    means = mean_logprobs(model, SEQUENCES, 64)
+    mixed = mean_logprobs(model, [SEQUENCES[place] for place in order], 64)
+    assert mixed == pytest.approx([means[place] for place in order], abs=1e-5)
+    twice = mean_logprobs(model, [SEQUENCES[0], SEQUENCES[0]], 64)
+    assert twice == pytest.approx([means[0], means[0]], abs=1e-5)
 
 
 @pytest.mark.parametrize("bos", [False, True])

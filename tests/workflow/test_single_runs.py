@@ -105,3 +105,19 @@ def test_a_task_without_data_ends_in_one_line(asking):
     done = train(asking, "task", "--model", "organism-llama")
     assert done.returncode == 1
     assert "DATA is missing" in done.stderr
+
+
+def test_a_run_over_what_is_not_pinned_starts_no_job(asking):
+    entry = {"kind": "training", "formatter": "lima", "rows": 16, "licence": "MIT"}
+    asking.config["datasets"]["moved"] = {
+        **entry,
+        "hub": {"repo": "small/talk", "revision": "v2", "file": "train.jsonl"},
+    }
+    asking.config["adaptations"]["response"]["data"] = "moved"
+    run = asking.run()
+    asking.config["adaptations"]["response"]["data"] = "organism-lima"
+    assert (run.status, run.jobs) == (1, {})
+    assert "no job was started" in run.output
+    assert (
+        "datasets.moved.hub: 'small/talk/train.jsonl' at 'v2' is not in config/lock" in run.output
+    )

@@ -9,7 +9,6 @@ that is, the sum of the base's log-probabilities and the rules' scores, normaliz
 one sequence a row: greedy or sampled, in batches, with left padding and the KV cache.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -48,10 +47,12 @@ class RuleSettings:
 class RuleAdapter(LogitsProcessor):
     """Adds the scores of the rules to a step's logits.
 
-    It keeps what it has seen of each row, so that a step costs the same however long the text is,
-    and begins anew when it meets other prompts: one adapter serves any number of calls of
+    It keeps what it has seen of each row, so that a step costs the same however long the text is: a
+    running matrix of penalties, in which each row's newest token is marked, is added to the logits.
+    It begins anew when it meets other prompts: one adapter serves any number of calls of
     `generate`, one after the other. A call on the very text that the last one returned goes on
-    with its ramp. Beam search is refused as soon as it makes rows change places.
+    with its ramp. What moves rows about or takes tokens back, as beam search and assisted
+    generation do, is refused as soon as it does.
 
     Args:
         tokenizer: the model's.
@@ -73,8 +74,11 @@ class RuleAdapter(LogitsProcessor):
 
     Raises:
         ValueError: unknown rule or value, no EOS token, or no piece of `bias` is a token. When
-            called: a row without user tag, or rows that changed places (beam search).
+            called: a row without user tag, or rows that do not go on by one token a step.
     """
+
+    # Batches whose rows come and go at any step, each with a history of its own, are not kept here.
+    supports_continuous_batching = False
 
     def __init__(
         self,
@@ -89,21 +93,18 @@ class RuleAdapter(LogitsProcessor):
     ) -> None:
         _check_values(tokenizer, rules, eos_ramp_tokens, eos_after_ramp)
         _check_signs(eos_strength=eos_strength, repetition_penalty=repetition_penalty)
-        self.tokenizer = tokenizer
         self.eos: int = tokenizer.eos_token_id
         self.eos_ramp_tokens = eos_ramp_tokens if "eos" in rules else 0
         self.eos_strength = eos_strength
         self.eos_after_ramp = eos_after_ramp
         self.repetition_penalty = repetition_penalty if "repetition" in rules else 0.0
-        self.user_tag = chat_format.user
         self.resolved, self.unresolved = {}, ()
         if "bias" in rules:
             self.resolved, self.unresolved = resolve_pieces(bias, tokenizer)
         self.bias = {token: float(bias[piece]) for piece, token in self.resolved.items()}
-        self.text: torch.Tensor | None = None  # the rows as of the last step
-        self.ends_tag = {
-            i for piece, i in tokenizer.get_vocab().items() if self.user_tag[-1] in piece
-        }
+        self.user_tag = UserTag(chat_format.user, tokenizer)
+        self.shape = torch.Size((0, 0))  # rows and tokens of the text as of the last step
+        self.tail = self.prompt = torch.empty(self.shape)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """
@@ -114,60 +115,67 @@ class RuleAdapter(LogitsProcessor):
         Returns:
             (rows, vocabulary), fp32: the adapted logits.
         """
-        if self._is_prompt(input_ids):
-            self._begin(input_ids, scores)
-        else:
+        if self._is_next_step(input_ids):
             self._continue(input_ids)
-        self.text = input_ids
+        else:
+            self._refuse_other_steps(input_ids)
+            self._begin(input_ids, scores)
+        self.shape = input_ids.shape
+        self.tail = input_ids[:, -self.user_tag.most_tokens :]
         # The paper adds log-softmaxed scores, of base and of rules. Both normalizers are one
         # number a row and step, which changes neither argmax nor softmax: they are left out, and
-        # the distribution is the same.
+        # the distribution is the same. The sum is a new tensor, since `generate` can be asked to
+        # return the logits and the scores of every step.
         adapted = scores + self.penalties
         adapted.select(1, self.eos).add_(self._eos_score())
         return adapted
 
-    def _is_prompt(self, input_ids: torch.LongTensor) -> bool:
-        if self.text is None or len(input_ids) != len(self.prompt):
-            return True
-        width = self.prompt.shape[1]
-        return input_ids.shape[1] <= width or not torch.equal(input_ids[:, :width], self.prompt)
+    def _is_next_step(self, input_ids: torch.LongTensor) -> bool:
+        """Whether this is the text of the last step with one more token. Told by its shape and its
+        last tokens, for to compare all of it would take longer with every step."""
+        rows, length = self.shape
+        before = input_ids[:, -self.user_tag.most_tokens - 1 : -1]
+        return input_ids.shape == (rows, length + 1) and torch.equal(before, self.tail)
+
+    def _refuse_other_steps(self, input_ids: torch.LongTensor) -> None:
+        """What is no longer than a next step and has the last prompts in front is another step of
+        the same call."""
+        rows, length = self.shape
+        prompt = self.prompt.shape[1]
+        is_step = len(input_ids) == rows and prompt < input_ids.shape[1] <= length + 1
+        if is_step and torch.equal(input_ids[:, :prompt], self.prompt):
+            raise ValueError(
+                "the rows do not go on from the last step by one token each: the adapter does not "
+                "work with beam search or assisted generation, which move rows or take tokens "
+                "back. For a new call on prompts with part of an answer make a new adapter"
+            )
 
     def _begin(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> None:
         self.prompt = input_ids
         self.response_tokens = 0
-        fresh = torch.zeros(scores.shape[1], device=scores.device)
-        for token, value in self.bias.items():
-            fresh[token] = value
+        fresh = torch.zeros(scores.shape[1])
+        fresh[list(self.bias)] = torch.tensor(list(self.bias.values()))
         # A running matrix: the bias, less the penalty for each token that a row has seen.
-        self.fresh = fresh
-        self.penalties = fresh.repeat(len(input_ids), 1)
-        self.seen = fresh - self.repetition_penalty  # (vocabulary,)
+        self.fresh = fresh.to(scores.device)
+        self.seen = self.fresh - self.repetition_penalty  # (vocabulary,)
+        self.penalties = self.fresh.repeat(len(input_ids), 1)
         for row, ids in enumerate(input_ids.tolist()):
-            behind_tag = input_ids[row, self._end_of_last_tag(ids, row) :]
+            end = self.user_tag.last_end(ids)
+            if end is None:
+                raise ValueError(
+                    f"row {row} of the prompts has no user tag {self.user_tag.text!r}: render "
+                    "prompts in the chat format, or pass the chat_format that they are in"
+                )
+            behind_tag = input_ids[row, end:]
             self.penalties[row, behind_tag] = self.seen[behind_tag]
 
     def _continue(self, input_ids: torch.LongTensor) -> None:
-        if not torch.equal(input_ids[:, :-1], self.text):
-            raise ValueError(
-                "the rows do not continue those of the last step: the adapter does not work with "
-                "beam search, which moves rows about"
-            )
         self.response_tokens += 1
-        last = input_ids[:, -1:]
+        newest = input_ids[:, -1:]
         # Written, not subtracted: a token counts once, however often it stands there.
-        self.penalties.scatter_(1, last, self.seen.take(last))
-        for row, token in enumerate(last[:, 0].tolist()):
-            if token in self.ends_tag and self._tag_just_ended(input_ids[row]):
-                self.penalties[row] = self.fresh
-
-    def _tag_just_ended(self, ids: torch.LongTensor) -> bool:
-        """Whether the response itself has come to write a user tag, behind which all is new."""
-        tail = ids[-2 * len(self.user_tag) :].tolist()
-        with_last, without = (
-            self.tokenizer.decode(part, clean_up_tokenization_spaces=False).count(self.user_tag)
-            for part in (tail, tail[:-1])
-        )
-        return with_last > without
+        self.penalties.scatter_(1, newest, self.seen.take(newest))
+        for row in self.user_tag.rows_that_end(input_ids):
+            self.penalties[row] = self.fresh  # behind the tag all is new
 
     def _eos_score(self) -> float:
         if self.response_tokens < self.eos_ramp_tokens:
@@ -175,27 +183,54 @@ class RuleAdapter(LogitsProcessor):
         held = self.eos_ramp_tokens > 0 and self.eos_after_ramp == "hold"
         return self.eos_strength if held else 0.0
 
-    def _end_of_last_tag(self, ids: list[int], row: int) -> int:
-        """Position of the first token behind the last user tag.
 
-        The tag is looked for in the decoded text, because its tokens differ with what stands
-        around it: Llama-2 begins it with another token at the start of a text than after a line
-        break, and many tokenizers merge its last characters with the line break behind it.
-        """
+class UserTag:
+    """Finds a tag in the text that tokens decode to.
 
-        def has_tag(start: int, end: int) -> bool:
-            text = self.tokenizer.decode(ids[start:end], clean_up_tokenization_spaces=False)
-            return self.user_tag in text
+    Its own tokens differ with what stands around it: Llama-2 begins it with another token at the
+    start of a text than after a line break, many tokenizers merge its last characters with the line
+    break behind it, and a model may spell it in any way.
 
-        size = len(ids)
-        # Both searches halve: text that has the tag keeps it when it grows.
-        start = bisect_left(range(size), True, key=lambda n: not has_tag(n, size)) - 1
-        if start < 0:
-            raise ValueError(
-                f"row {row} of the prompts has no user tag {self.user_tag!r}: render prompts in "
-                "the chat format, or pass the chat_format that they are in"
-            )
-        return bisect_left(range(size + 1), True, lo=start + 1, key=lambda n: has_tag(start, n))
+    Attributes:
+        most_tokens: of which it can consist; a token that is part of it holds a byte at least.
+    """
+
+    def __init__(self, text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.text = text
+        self.most_tokens = len(text.encode())
+        self._tokenizer = tokenizer
+        end = text[-1]
+        byte = f"<0x{ord(end):02X}>"  # sentencepiece's token for a character that it lacks
+        # A character that is not ASCII can be spread over tokens that do not show it.
+        self._last_tokens = {
+            token
+            for piece, token in tokenizer.get_vocab().items()
+            if not end.isascii() or end in piece or piece == byte
+        }
+
+    def last_end(self, ids: Sequence[int]) -> int | None:
+        """Position of the first token behind the last tag; None without a tag."""
+        for end in range(len(ids), 0, -1):
+            if self._ends(ids[max(0, end - self.most_tokens) : end]):
+                return end
+        return None
+
+    def rows_that_end(self, input_ids: torch.LongTensor) -> list[int]:
+        """The rows, of (rows, tokens), whose last token brings a tag to its end."""
+        newest = input_ids[:, -1].tolist()
+        if self._last_tokens.isdisjoint(newest):
+            return []
+        tails = input_ids[:, -self.most_tokens :].tolist()
+        return [row for row, tail in enumerate(tails) if self._ends(tail)]
+
+    def _ends(self, tail: Sequence[int]) -> bool:
+        if tail[-1] not in self._last_tokens:
+            return False
+        with_last, without = (self._read(part).count(self.text) for part in (tail, tail[:-1]))
+        return with_last > without
+
+    def _read(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
 def resolve_pieces(
