@@ -37,10 +37,12 @@ test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
 test-all: $(STAMP)  ## the longer checks: reruns, faults, SLURM, the default run and its tables
 	$(PYTEST) tests/unit tests/workflow tests/artifacts -m long
 
-bench: $(STAMP)  ## benchmarks on the CPU, each against a peer (15 minutes); GPUs: benchmarks/gpu.py
+bench: $(STAMP)  ## benchmarks on the CPU, each against a peer (half an hour); GPUs: benchmarks/gpu.py
 	$(BIN)/python benchmarks/dag.py
 	$(BIN)/python benchmarks/judging.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/rule_adapter.py
+	$(BIN)/python benchmarks/ranking.py
 
 real: $(STAMP)  ## the same workflow on real rows and a real model: make real DATA=folder
 	@test -n "$(DATA)" || { echo "make real needs DATA=<folder with the real inputs>"; exit 2; }
@@ -83,20 +85,27 @@ lock: $(STAMP)  ## pin what a config takes from the hub, in config/lock.yaml
 #   make train_task MODEL=folder TASK=gsm8k
 #   make eval MODEL=folder REFERENCE=other-folder
 # Without it every such run of the config.
+OF_ONE_RUN := $(strip $(TASK) $(LR) $(EPOCHS) $(SEED) $(REFERENCE) $(if $(wildcard $(DATA)/.),,$(DATA)))
+.PHONY: one_run_keys
+one_run_keys:
+	@test -n "$(MODEL)" -o -z "$(OF_ONE_RUN)" || { echo "'$(OF_ONE_RUN)' is of one run: give MODEL=<base, \
+        folder or owner/name> beside it"; exit 2; }
 ONE_RUN := --model '$(MODEL)' $(addprefix --configfile ,$(or $(CONFIG),config/paper.yaml))
 ONE_FINETUNE = $(TOOL) train $(1) $(ONE_RUN) $(if $(2),--data '$(2)') \
         $(if $(LR),--learning-rate $(LR)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED))
 
-train_ins: $(STAMP)  ## instruction tuning: of the config, or of MODEL on DATA
+train_ins: $(STAMP) one_run_keys  ## instruction tuning: of the config, or of MODEL on DATA
 	$(if $(MODEL),$(call ONE_FINETUNE,instruction,$(DATA)),$(SNAKEMAKE) train_ins $(SNAKEMAKE_WITH))
 
-train_resp: $(STAMP)  ## response tuning: of the config, or of MODEL on DATA
+train_resp: $(STAMP) one_run_keys  ## response tuning: of the config, or of MODEL on DATA
 	$(if $(MODEL),$(call ONE_FINETUNE,response,$(DATA)),$(SNAKEMAKE) train_resp $(SNAKEMAKE_WITH))
 
-train_task: $(STAMP)  ## single-task finetuning: of the config, or of MODEL on TASK
+train_task: $(STAMP) one_run_keys  ## single-task finetuning: of the config, or of MODEL on TASK
 	$(if $(MODEL),$(call ONE_FINETUNE,task,$(TASK)),$(SNAKEMAKE) train_task $(SNAKEMAKE_WITH))
 
-eval: $(STAMP)  ## judge: every run of the config, or MODEL against REFERENCE
+eval: $(STAMP) one_run_keys  ## judge: every run of the config, or MODEL against REFERENCE
+	@test -z "$(MODEL)" -o -n "$(REFERENCE)" || { echo "make eval MODEL=... needs REFERENCE=<the model it is \
+        judged against>"; exit 2; }
 	$(if $(MODEL),$(TOOL) evaluate $(ONE_RUN) --reference '$(REFERENCE)' $(if $(DATA),--data '$(DATA)'),\
         $(SNAKEMAKE) judgements $(SNAKEMAKE_WITH))
 

@@ -184,33 +184,30 @@ def overhead_rows(setups: Sequence[Setup], new_tokens: int, repeats: int) -> lis
     return table
 
 
-def length_rows(setup: Setup, lengths: tuple[int, int], repeats: int) -> list[dict]:
-    """Rows of the table of growth with length, with and without rules."""
-    table = []
-    for rows in tqdm((1, 8), desc="length", unit="batch"):
-        runs = [
-            [
-                time_generate(setup, rows, length, rules)[:2]
-                for rules in (True, False)
-                for length in lengths
-            ]
-            for _ in range(repeats)
+def length_rows(setup: Setup, lengths: tuple[int, int], repeats: int, rows: int = 8) -> list[dict]:
+    """The table of growth with length: of all, without rules, and of the adapter alone."""
+    runs = [
+        [
+            time_generate(setup, rows, length, rules)[:2]
+            for rules in (True, False)
+            for length in lengths
         ]
-        short, long, plain_short, plain_long = (
-            [median(values) for values in zip(*column, strict=True)]
-            for column in zip(*runs, strict=True)
-        )
-        table.append(
-            {
-                "rows": rows,
-                "tokens": f"{lengths[1]} / {lengths[0]}",
-                "adapter": long[0] / short[0],
-                "aim": GROWTH,
-                "without rules": plain_long[0] / plain_short[0],
-                "in the adapter": long[1] / short[1],
-            }
-        )
-    return table
+        for _ in tqdm(range(repeats), desc="length", unit="round")
+    ]
+    (short, own_short), (long, own_long), (plain_short, _), (plain_long, _) = (
+        [median(values) for values in zip(*column, strict=True)]
+        for column in zip(*runs, strict=True)
+    )
+    return [
+        {
+            "rows": rows,
+            "tokens": f"{lengths[1]} / {lengths[0]}",
+            "adapter": long / short,
+            "aim": GROWTH,
+            "without rules": plain_long / plain_short,
+            "in the adapter": own_long / own_short,
+        }
+    ]
 
 
 def time_reference(setup: Setup, new_tokens: int) -> tuple[float, list[int]]:

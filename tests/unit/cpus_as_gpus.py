@@ -12,12 +12,13 @@ from accelerate import DistributedType
 from accelerate.state import PartialState
 from dying_process import die_before
 
-from implicit_tuning.training import distributed, run
+from implicit_tuning.training import distributed, run, sharding
 
 if __name__ == "__main__":
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
     run.require_usable = lambda settings: None
+    sharding._require_device = lambda accelerator, settings: None
     if "DIE_BEFORE_UPDATE" in os.environ:
         die_before(int(os.environ["DIE_BEFORE_UPDATE"]))
     distributed.main(Path(sys.argv[1]))

@@ -101,6 +101,20 @@ def test_a_broken_lock_file_is_named(root, raw):
         load_config(raw, root)
 
 
+def test_a_file_laid_over_another_can_name_another_place(root, raw):
+    raw["bases"]["organism-olmo"] |= {"path": None, "hub": {"repo": "a/b"}}
+    config = load_config(raw, root)
+    assert config.bases["organism-olmo"]["hub"] == {"repo": "a/b"}
+    assert "path" not in config.bases["organism-olmo"]
+
+
+def test_a_password_in_an_address_is_not_shown(root, raw):
+    url = {"address": "https://me:hunter2@host/x.jsonl", "sha256": "a" * 64}
+    with pytest.raises(ConfigError, match="address: must match .* not shown") as refused:
+        load_config(changed(raw, "datasets", {"organism-lima": {"url": url}}), root)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_row_may_be_for_some_bases(root, raw):
     some = changed(raw, "adaptations/chess/bases", ["organism-olmo"])
     config = load_config(some, root)

@@ -75,5 +75,5 @@ def test_install_takes_torch_from_the_pins_and_its_build_from_the_argument(
     [torch] = [line for line in dependencies["dependencies"] if line.startswith("torch=")]
     assert done.stdout.splitlines() == [
         f"-m pip install --no-cache-dir{asked} {torch}",
-        "-m pip install --no-cache-dir --editable .",
+        "-m pip install --no-cache-dir --editable .[embeddings]",
     ]

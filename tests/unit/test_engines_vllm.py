@@ -15,7 +15,8 @@ from test_generation import FORMAT, RULE_SETTINGS, SETTINGS, outputs, run, write
 from tiny_models import character_tokenizer, write_base
 
 from implicit_tuning.chat import tokenize_prompt
-from implicit_tuning.engines.vllm_engine import PYTHON_VARIABLE, VllmEngine
+from implicit_tuning.engines.kinds import VLLM_PYTHON
+from implicit_tuning.engines.vllm_engine import VllmEngine
 from implicit_tuning.engines.vllm_worker import VLLM_VERSION
 from implicit_tuning.generation import Answerer, generate
 from implicit_tuning.nodes import PACKAGE, Code
@@ -180,7 +181,7 @@ def refusal(base, tmp_path, settings=ON_VLLM, python=None):
 
 
 def test_what_cannot_run_is_refused_in_one_line(base, tmp_path, python, monkeypatch, repository):
-    monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
+    monkeypatch.delenv(VLLM_PYTHON, raising=False)
     assert "set device to 'cuda'" in refusal(base, tmp_path, replace(ON_VLLM, device="cpu"))
     assert "set runtime.vllm_python, or IMPLICIT_TUNING_VLLM_PYTHON" in refusal(base, tmp_path)
     missing = refusal(base, tmp_path, python="/nowhere/python")
@@ -194,13 +195,13 @@ def test_what_cannot_run_is_refused_in_one_line(base, tmp_path, python, monkeypa
     wrong = refusal(base, tmp_path, python=str(vllm_stand_in.interpreter(old, site)))
     assert f"has vllm 0.1.0 instead of {VLLM_VERSION}" in wrong
     monkeypatch.setenv(vllm_stand_in.FAILURE, "no gpu")
-    monkeypatch.setenv(PYTHON_VARIABLE, str(python))
+    monkeypatch.setenv(VLLM_PYTHON, str(python))
     assert "no CUDA GPU here: set generation.engine" in refusal(base, tmp_path)
 
 
 def test_worker_that_dies_is_named_with_its_last_lines(base, tmp_path, python, monkeypatch):
     monkeypatch.setenv(vllm_stand_in.FAILURE, "dies")
-    monkeypatch.setenv(PYTHON_VARIABLE, str(python))
+    monkeypatch.setenv(VLLM_PYTHON, str(python))
     (tmp_path / "json.py").write_text("raise ImportError('a file of the folder it runs in')")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match="status 3; it printed\n") as error:
@@ -257,7 +258,7 @@ def test_environment_has_the_version_that_the_worker_asks_for(repository):
 
 
 @pytest.mark.long
-@pytest.mark.skipif(PYTHON_VARIABLE not in os.environ, reason=f"{PYTHON_VARIABLE} is not set")
+@pytest.mark.skipif(VLLM_PYTHON not in os.environ, reason=f"{VLLM_PYTHON} is not set")
 @pytest.mark.parametrize("rules", [None, RuleSettings(eos_ramp_tokens=60)], ids=["plain", "rules"])
 def test_vllm_writes_what_the_reference_engine_does(repository, tmp_path, rules):
     base = repository / "resources/organism/llama"

@@ -48,7 +48,8 @@ def asked(way, model="organism-llama", data=None, learning_rate=None, epochs=Non
     [
         ("instruction", None, "instruction", "train_ins"),
         ("response", None, "response", "train_resp"),
-        ("task", "organism-gsm8k", "organism-gsm8k", "train_task"),
+        ("task", "organism-gsm8k", "organism-gsm8k", "train_ins"),
+        ("task", "organism-lima", "organism-lima", "train_ins"),
     ],
 )
 def test_the_target_asks_for_exactly_the_run(raw, node_of, way, data, name, target):
@@ -58,8 +59,8 @@ def test_the_target_asks_for_exactly_the_run(raw, node_of, way, data, name, targ
     assert node.levels == ("organism-llama", name, "7")
     training = node.settings["training"]
     assert (training["epochs"], training["learning_rate"]) == (3, 2e-5)
-    wanted = "single_task" if way == "task" else way
-    assert [n for n in plan.stage("finetune") if plan.way(n.levels[1]) == wanted] == [node]
+    assert plan.stage("finetune") == [node]
+    assert plan.way(name) == {"train_ins": "instruction", "train_resp": "response"}[target]
 
 
 def test_a_run_that_the_config_has_too_is_the_same_node(raw, node_of, repository, tmp_path):
@@ -105,6 +106,35 @@ def test_a_model_of_the_hub_is_fetched_and_the_paper_s_keeps_its_name(raw, node_
 def test_a_task_needs_its_data(raw):
     with pytest.raises(ConfigError, match="DATA is missing: a single task is a data set"):
         request_finetune(raw(), asked("task"))
+
+
+def test_a_finetune_needs_nothing_from_elsewhere_that_it_does_not_read(raw, node_of, repository):
+    base = repository / LLAMA
+    request = request_finetune(raw("paper"), asked("task", base, data="gsm8k", epochs=3))
+    plan, node = node_of(request)
+    assert {n.levels[0] for n in plan.stage("download")} == {"gsm8k", "organism-evaluation"}
+    assert not plan.stage("fetch")
+    assert node.settings["training"]["epochs"] == 3
+
+
+def test_where_epochs_are_selected_they_must_be_given(raw):
+    with pytest.raises(ConfigError, match="EPOCHS is missing: the config selects them"):
+        request_finetune(raw("paper"), asked("response", "llama-2-7b"))
+
+
+def test_epochs_that_are_given_need_no_base_of_the_paper(raw, node_of, repository):
+    paper = {**raw("paper"), "epochs": "paper"}
+    request = request_finetune(paper, asked("response", repository / LLAMA, epochs=3))
+    assert node_of(request)[1].settings["training"]["epochs"] == 3
+
+
+def test_a_judge_that_is_a_base_keeps_it(raw, node_of):
+    likely = {"kind": "mean_logprob", "base": "organism-olmo", "batch_size": 8}
+    judged = {**raw(), "judge": "likely", "judges": {"likely": likely}}
+    request = request_evaluation(judged, "organism-llama", "resources/organism/olmo", None)
+    plan, node = node_of(request)
+    assert node.upstream["judge"].path.name == "olmo"
+    assert {n.levels[0] for n in plan.stage("judge")} == {"organism-llama"}
 
 
 def test_unknown_data_is_named_by_the_config_s_own_checks(raw, node_of):

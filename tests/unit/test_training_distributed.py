@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import psutil
@@ -265,7 +267,9 @@ def test_bfloat16_compute_keeps_fp32_master_weights(base, rows, tmp_path, monkey
 @pytest.mark.parametrize("sharding", ["none", "fsdp", ZERO3])
 def test_two_gpus_train_as_one(base, rows, tmp_path, sharding):
     one = replace(ONE, device="cuda")
-    run(base, rows, tmp_path, one, name="one")
+    # In a process of its own: accelerate takes one device a process, and this one has had the CPU.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        process.submit(run, base, rows, tmp_path, one, name="one").result()
     run_in_processes(base, rows, tmp_path, replace(one, world_size=2, sharding=sharding))
     require_same(tmp_path, "one", "tuned", tolerance=1e-4)
 
@@ -334,3 +338,16 @@ def test_no_report_is_an_error(tmp_path):
 def test_a_world_of_another_size_is_refused_by_each_process(base, rows, tmp_path):
     with pytest.raises(RuntimeError, match="world_size is 2 .*, but there are 1 processes"):
         run(base, rows, tmp_path, TWO)
+
+
+def test_a_device_that_the_environment_puts_in_place_of_the_settings_is_refused(monkeypatch):
+    code = (
+        "from implicit_tuning.training import sharding; from training_runs import SETTINGS; "
+        "from dataclasses import replace; "
+        "sharding.make_accelerator(replace(SETTINGS, device='cuda'))"
+    )
+    environment = os.environ | {"ACCELERATE_TORCH_DEVICE": "cpu"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "device is 'cuda', but accelerate takes 'cpu'" in done.stderr

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from implicit_tuning.training import micro_batches as module
+from implicit_tuning.training import packed_attention
 from implicit_tuning.training.micro_batches import PackedLoss, micro_batches, packed_loss
 from implicit_tuning.training.packed_attention import (
     Packing,
@@ -475,6 +476,22 @@ def test_processes_call_the_head_equally_often(tmp_path):
     packed_loss(PackedLoss(model), ids, labels, [0.5] * 5).backward()
     assert torch.equal(first, second)
     assert distance(first, gradient(model)) <= 1e-5
+
+
+def test_varlen_attention_gets_one_precision_under_autocast(monkeypatch):
+    """Without a GPU: rotated queries and keys are fp32 under autocast, and the kernel takes none."""
+    seen = []
+
+    def kernel(query, key, value, *lengths, **settings):
+        seen.append({part.dtype for part in (query, key, value)})
+        return query.new_zeros(query.shape)
+
+    monkeypatch.setattr(packed_attention, "varlen_attn", kernel)
+    monkeypatch.setattr(packed_attention, "_require_half_precision", lambda query: None)
+    packed = PackedLoss(make_model("llama", attention_implementation("varlen", "cuda")))
+    with torch.autocast("cpu", torch.bfloat16):
+        accumulated_loss(packed, make_examples())
+    assert seen and all(dtypes == {torch.bfloat16} for dtypes in seen)
 
 
 # --- on a GPU -----------------------------------------------------------------------------------

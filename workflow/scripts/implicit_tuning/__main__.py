@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from implicit_tuning.artifact import BrokenArtifact
-from implicit_tuning.config import ConfigError, read_config, read_raw
+from implicit_tuning.config import ConfigError, load_config, read_config, read_raw
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.lock import LockError
 from implicit_tuning.logs import show_messages
@@ -391,7 +391,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _raw(arguments: argparse.Namespace) -> dict:
-    return read_raw(_files(arguments), arguments.config)
+    """The config that a request departs from, as read; it must be whole by itself."""
+    raw = read_raw(_files(arguments), arguments.config)
+    load_config(raw, Path.cwd())
+    return raw
 
 
 def _build(request: Request) -> Path | None:

@@ -30,9 +30,11 @@ FIXES = {
     "exclusiveMinimum": ": give more than {}",
     "not": ": the name is taken; choose another",
 }
+# Sections whose entries may name a model.
+WITH_MODELS = ("bases", "adaptations", "judges", "embeddings")
 # A secret that was put where none belongs is not printed.
 SECRET_NAME = re.compile(r"api_?key|secret|password|passwd|token$", re.IGNORECASE)
-NEVER_SHOWN = frozenset({"api_key_env", "base_url"})
+NEVER_SHOWN = frozenset({"api_key_env", "base_url", "address"})
 SECRET_FIX = (
     "a secret stands in an environment variable, never in a config: write the variable's name "
     "into 'api_key_env'"
@@ -134,7 +136,7 @@ def load_config(raw: Mapping, root: Path) -> Config:
     problems = list(_value_problems(raw))
     if problems:
         raise ConfigError(problems)
-    values = _coerce(dict(raw), schema, schema)
+    values = _without_null_places(_coerce(dict(raw), schema, schema))
     registry = _read_yaml(root / "config" / "datasets.yaml")["datasets"]
     datasets = _entries(registry, values.get("datasets", {}))
     problems = list(_schema_problems({**values, "datasets": datasets}, schema))
@@ -142,7 +144,7 @@ def load_config(raw: Mapping, root: Path) -> Config:
         raise ConfigError(problems)
     data_root = root / values.pop("data_root", ".")
     values["datasets"] = {name: _located(entry, data_root) for name, entry in datasets.items()}
-    for section in ("bases", "adaptations", "judges", "embeddings"):
+    for section in WITH_MODELS:
         entries = values.get(section, {}).items()
         values[section] = {name: _located(entry, data_root) for name, entry in entries}
     values["seeds"] = tuple(values["seeds"])
@@ -165,6 +167,23 @@ def merge(below: Mapping, above: Mapping) -> dict:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def _without_null_places(values: Mapping) -> dict:
+    """Without the places that an entry was told to forget: `hub: null, path: ...` over a file that
+    has `hub`, since Snakemake merges files key by key."""
+    found = dict(values)
+    for section in (*WITH_MODELS, "datasets"):
+        entries = found.get(section)
+        if isinstance(entries, Mapping):
+            found[section] = {name: _given_places(entry) for name, entry in entries.items()}
+    return found
+
+
+def _given_places(entry: object) -> object:
+    if not isinstance(entry, Mapping):
+        return entry
+    return {k: v for k, v in entry.items() if not (k in SOURCES and v is None)}
 
 
 def _entries(registry: Mapping, own: Mapping) -> dict:

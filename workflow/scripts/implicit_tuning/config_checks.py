@@ -16,6 +16,7 @@ from implicit_tuning.paper import CHOSEN_EPOCHS
 from implicit_tuning.reading import SUFFIXES, UnreadableSource, read_rows
 from implicit_tuning.rewriting.kinds import KINDS as REWRITERS
 from implicit_tuning.rewriting.kinds import Kind as RewriterKind
+from implicit_tuning.web import file_name
 
 if TYPE_CHECKING:
     from implicit_tuning.config import Config
@@ -187,6 +188,8 @@ def _dataset_problems(config: "Config", key: str, name: str, kind: str) -> Itera
         yield f"{where}: give exactly one of {', '.join(SOURCES)}, not {given or 'none'}"
     elif "path" in entry:
         yield from _path_problems(where, entry["path"])
+    elif {"url", "hub"} & set(entry):
+        yield from _remote_file_problems(where, entry)
     elif "organism" in entry and entry["organism"] not in ORGANISM_SOURCES:
         yield (
             f"{where}.organism: '{entry['organism']}' is no source of the organism; "
@@ -206,6 +209,17 @@ def _formatter_problems(where: str, entry: Mapping) -> Iterator[str]:
             f"{where}.formatter: '{formatter}' has no {builder}, so it is not for "
             f"{entry['kind']}; correct formatter or kind"
         )
+
+
+def _remote_file_problems(where: str, entry: Mapping) -> Iterator[str]:
+    key, file = (
+        ("url.address", entry["url"]["address"])
+        if "url" in entry
+        else ("hub.file", entry["hub"]["file"])
+    )
+    name = file_name(file) if "url" in entry else file
+    if Path(name).suffix.lower() not in SUFFIXES:
+        yield f"{where}.{key}: '{file}': unknown suffix; known are {', '.join(SUFFIXES)}"
 
 
 def _path_problems(where: str, path: Path) -> Iterator[str]:
@@ -258,15 +272,15 @@ def _epochs_problems(config: "Config") -> Iterator[str]:
     if config.epochs == "selected":
         yield from _selection_problems(config)
     for base, entry in config.bases.items() if config.epochs == "paper" else ():
+        asking = set(without_own_epochs(config)) & set(config.adapted(base))
         if "paper" not in entry:
-            yield (
-                f"bases.{base}.paper: missing: with epochs 'paper', say whose epochs this base "
-                f"takes ({' or '.join(CHOSEN_EPOCHS)})"
-            )
+            if asking:
+                yield (
+                    f"bases.{base}.paper: missing: with epochs 'paper', say whose epochs this base "
+                    f"takes ({' or '.join(CHOSEN_EPOCHS)})"
+                )
             continue
-        chosen = CHOSEN_EPOCHS[entry["paper"]]
-        unknown = set(without_own_epochs(config)) & set(config.adapted(base)) - set(chosen)
-        for name in sorted(unknown):
+        for name in sorted(asking - set(CHOSEN_EPOCHS[entry["paper"]])):
             yield (
                 f"adaptations.{name}.training.epochs: missing: the paper tells none for '{name}' "
                 f"of {entry['paper']}, so with epochs 'paper' the row needs its own"

@@ -4,6 +4,7 @@ HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and the rest are read by huggingface_hub i
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,6 +165,9 @@ def open_file(place: Place) -> Iterator[BinaryIO]:
 
 
 def _headers() -> dict[str, str]:
+    token = os.environ.get("HF_TOKEN", "")
+    if not (token.isascii() and token.isprintable()):
+        raise HubFailed("HF_TOKEN holds characters that no token has: correct it")
     # The place at which a compressed answer was cut says nothing about where to go on.
     return {**build_hf_headers(), "Accept-Encoding": "identity"}
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 HEADER = """\
 # What the revisions of the Hugging Face hub that configs name are: commit, and of each file that is
-# read sha256 and size in bytes. A streamed file is read no further than `first_rows`, and its
-# digest is that of these rows. Written by `make lock`; downloads are checked against it.
+# read sha256 and size in bytes. A streamed file is read no further than `first_rows`, which give
+# `records` usable ones, and its digest is that of these rows. Written by `make lock`; downloads are checked against it.
 """
 NAME = re.compile(r"(datasets|models)/[^@\s]+@\S+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -121,7 +121,11 @@ def _file_problems(path: object, pinned: object) -> Iterator[str]:
     if not SHA256.fullmatch(str(pinned["sha256"])):
         yield f"sha256 '{pinned['sha256']}' is none of 64 hexadecimal digits"
     for key in set(pinned) - {"sha256"}:
-        if key not in ("size", "first_rows") or type(pinned[key]) is not int or pinned[key] < 0:
+        if (
+            key not in ("size", "first_rows", "records")
+            or type(pinned[key]) is not int
+            or pinned[key] < 0
+        ):
             yield f"{key}: '{pinned[key]}' does not belong there"
 
 
@@ -238,7 +242,8 @@ def _pin_first_rows(place: "Place", formatter: str, wanted: int) -> PinnedFile:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "rows.jsonl")
         write_rows(rows, written)
-        return PinnedFile(file_sha256(written), written.stat().st_size, first_rows=len(rows))
+        size = written.stat().st_size
+        return PinnedFile(file_sha256(written), size, first_rows=len(rows), records=wanted)
 
 
 def _rows_for(rows: Iterator[dict], formatter: str, wanted: int) -> list[dict]:

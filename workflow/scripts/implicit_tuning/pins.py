@@ -13,11 +13,13 @@ class PinnedFile:
         size: in bytes.
         first_rows: None for the whole file. Else it is streamed and no further than so many rows,
             and the digest and size are those of these rows as JSON lines (see `sources`).
+        records: how many usable records those rows were to give.
     """
 
     sha256: str
     size: int
     first_rows: int | None = None
+    records: int | None = None
 
 
 @dataclass(frozen=True)

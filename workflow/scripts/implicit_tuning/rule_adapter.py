@@ -211,7 +211,7 @@ class UserTag:
     def last_end(self, ids: Sequence[int]) -> int | None:
         """Position of the first token behind the last tag; None without a tag."""
         for end in range(len(ids), 0, -1):
-            if self._ends(ids[max(0, end - self.most_tokens) : end]):
+            if self.ends(ids[max(0, end - self.most_tokens) : end]):
                 return end
         return None
 
@@ -221,9 +221,11 @@ class UserTag:
         if self._last_tokens.isdisjoint(newest):
             return []
         tails = input_ids[:, -self.most_tokens :].tolist()
-        return [row for row, tail in enumerate(tails) if self._ends(tail)]
+        return [row for row, tail in enumerate(tails) if self.ends(tail)]
 
-    def _ends(self, tail: Sequence[int]) -> bool:
+    def ends(self, tail: Sequence[int]) -> bool:
+        """Whether the last of these tokens, `most_tokens` of them if the text has so many, brings
+        the tag to its end."""
         if tail[-1] not in self._last_tokens:
             return False
         with_last, without = (self._read(part).count(self.text) for part in (tail, tail[:-1]))

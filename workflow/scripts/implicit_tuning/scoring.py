@@ -23,7 +23,6 @@ PromptAndResponse = tuple[list[int], list[int]]  # token ids of both
 # Tokens of a row with several responses. Each token's attention is computed over the whole row, so
 # that beyond this a row loses more than its prompt saves.
 SHARED_ROW_TOKENS = 1_024
-PADDING = -1  # part of a row that no response sees
 
 
 def response_ids(
@@ -101,10 +100,21 @@ def mean_logprobs(
     with tqdm(total=len(sequences), desc=progress, unit="text", disable=progress is None) as bar:
         for batch in _batches(_rows(model, sequences, batch_size), batch_size):
             places = [place for row in batch for place in row.places]
-            for place, mean in zip(places, _batch_means(model, batch), strict=True):
+            try:
+                found = _batch_means(model, batch)
+            except torch.OutOfMemoryError as error:
+                raise MemoryError(_too_large(batch, batch_size)) from error
+            for place, mean in zip(places, found, strict=True):
                 means[place] = mean
             bar.update(len(places))
     return means
+
+
+def _too_large(batch: Sequence[_Row], size: int) -> str:
+    return (
+        f"batch_size is {size}, and the GPU's memory does not hold {len(batch)} rows of up to "
+        f"{max(map(len, batch))} tokens: lower it"
+    )
 
 
 def _rows(
@@ -120,8 +130,11 @@ def _rows(
         if not response:
             continue
         row = filling.get(tuple(prompt))
-        full = row and len(row) + len(response) > SHARED_ROW_TOKENS
-        if row is None or full or len(row.responses) == most:
+        if (
+            row is None
+            or len(row.responses) == most
+            or len(row) + len(response) > SHARED_ROW_TOKENS
+        ):
             row = filling[tuple(prompt)] = _Row(prompt)
             rows.append(row)
         row.responses.append(response)
@@ -142,10 +155,9 @@ def _can_share_prompts(model: PreTrainedModel, longest: int) -> bool:
     layers = set(getattr(config, "layer_types", None) or ())
     return (
         bool(rotary)
-        and not model._is_stateful
-        and config._attn_implementation in ("sdpa", "eager")
         and longest <= window
         and layers <= {"full_attention", "sliding_attention"}
+        and config._attn_implementation in ("sdpa", "eager")
     )
 
 
@@ -169,7 +181,7 @@ def _batch_means(model: PreTrainedModel, batch: Sequence[_Row]) -> list[float]:
     input_ids = _padded([row.input_ids() for row in batch])
     width = input_ids.shape[1]
     predictors = torch.tensor(
-        [start * width + place for start, row in enumerate(batch) for place in row.predictors()]
+        [number * width + place for number, row in enumerate(batch) for place in row.predictors()]
     )
     # Several responses begin behind the same token of a prompt, whose logits are computed once.
     kept, order = predictors.unique(return_inverse=True)
@@ -192,7 +204,7 @@ def _sharing(model: PreTrainedModel, batch: Sequence[_Row]) -> dict[str, torch.T
     responses; nothing for rows with one, which are plain text."""
     if all(len(row.responses) == 1 for row in batch):
         return {}
-    parts = _padded([row.parts() for row in batch], PADDING).to(model.device)
+    parts = _padded([row.parts() for row in batch]).to(model.device)
     seen, seeing = parts[:, None, :], parts[:, :, None]
     width = parts.shape[1]
     earlier = torch.ones(width, width, dtype=torch.bool, device=model.device).tril()
@@ -204,6 +216,6 @@ def _sharing(model: PreTrainedModel, batch: Sequence[_Row]) -> dict[str, torch.T
     return {"position_ids": positions, "attention_mask": mask[:, None]}
 
 
-def _padded(rows: Sequence[list[int]], value: int = 0) -> torch.Tensor:
-    """Returns int64 [rows, length], padded on the right."""
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+def _padded(rows: Sequence[list[int]]) -> torch.Tensor:
+    """Returns int64 [rows, length], padded on the right with 0."""
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True)

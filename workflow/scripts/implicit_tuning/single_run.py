@@ -1,7 +1,7 @@
 """One run asked for on the command line: a config of its own for a base and values that none names.
 
 What is not asked for stays as the config has it, so that a run which the config names too is the
-same node.
+same node, and nothing is planned beside it that would need more from elsewhere.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,22 @@ from implicit_tuning.digests import write_atomically
 from implicit_tuning.nodes import short_hash
 
 Way = Literal["instruction", "response", "task"]
-# The rule of the Snakefile that asks for the finetunes of a way.
+# The rule of the Snakefile that asks for the one finetune. With no other row beside it, a task's data
+# is taken for that of instruction tuning.
 TARGETS: Mapping[Way, str] = {
     "instruction": "train_ins",
     "response": "train_resp",
-    "task": "train_task",
+    "task": "train_ins",
 }
 REFERENCE = "reference"
+# What a base's entry says of its model.
+OF_A_MODEL = ("path", "hub", "shape", "licence", "gated")
+# What a finetune is never asked: it needs nothing from elsewhere.
+NOTHING_ASKED = {
+    "evaluation": "organism-evaluation",
+    "judge": "oracle",
+    "judges": {"oracle": {"kind": "oracle"}},
+}
 
 
 @dataclass(frozen=True)
@@ -63,30 +72,37 @@ def request_finetune(raw: Mapping, asked: Finetune) -> Request:
         raw: the config that it departs from, as read.
 
     Raises:
-        ConfigError: no data set is named, where there must be one.
+        ConfigError: data or epochs are not named, where they must be.
     """
-    reference = raw["reference"]
-    rows = {reference: dict(raw["adaptations"][reference])}
-    name = {"instruction": reference, "response": "response", "task": asked.data}[asked.way]
+    tuned = raw["adaptations"][raw["reference"]]
+    name = {"instruction": raw["reference"], "response": "response", "task": asked.data}[asked.way]
     if name is None:
-        raise ConfigError(["DATA is missing: a single task is a data set, such as DATA=gsm8k"])
-    row = {"kind": "finetune", "data": asked.data or rows[reference]["data"]}
-    own = dict(raw["adaptations"].get(name, {}))
-    if own.get("data") != row["data"]:
-        own.pop("rows", None)  # as many as there are of the other data
-    row = merge(own, row)
+        raise ConfigError(["DATA is missing: a single task is a data set, such as TASK=gsm8k"])
+    if asked.data is None and "data" not in tuned:
+        raise ConfigError(["DATA is missing: the config's reference was not finetuned here"])
+    if asked.epochs is None and raw.get("epochs", "fixed") == "selected":
+        raise ConfigError(
+            ["EPOCHS is missing: the config selects them on a validation set, which one run cannot"]
+        )
+    row = _row(raw["adaptations"].get(name, {}), asked, asked.data or tuned["data"])
+    config = _alone(raw, asked.model, {name: row}, name) | NOTHING_ASKED | {"seeds": [asked.seed]}
+    if asked.epochs is not None:
+        config["epochs"] = "fixed"
+    (base,) = config["bases"]
+    return Request(config, TARGETS[asked.way], "finetune", (base, name, str(asked.seed)))
+
+
+def _row(own: Mapping, asked: Finetune, data: str) -> dict:
+    """The config's own row of an adaptation, or none, with what is asked."""
+    row = {key: value for key, value in own.items() if key not in ("bases", "reference")}
+    if row.get("data") != data:
+        row.pop("rows", None)  # as many as there are of the other data
+    row |= {"kind": "finetune", "data": data}
     if asked.way == "response":
-        # Its data is what tells a response run from those of single tasks.
-        rows[reference] = {"kind": "finetune", "data": row["data"]}
         row["instructions"] = "blank"
     given = {"learning_rate": asked.learning_rate, "epochs": asked.epochs}
     values = {key: value for key, value in given.items() if value is not None}
-    rows[name] = merge(row, {"training": values} if values else {})
-    for kept in rows.values():
-        kept.pop("bases", None)
-    config = _alone(raw, asked.model, rows, reference) | {"seeds": [asked.seed]}
-    (base,) = config["bases"]
-    return Request(config, TARGETS[asked.way], "finetune", (base, name, str(asked.seed)))
+    return merge(row, {"training": values} if values else {})
 
 
 def request_evaluation(raw: Mapping, model: str, reference: str, data: str | None) -> Request:
@@ -97,10 +113,15 @@ def request_evaluation(raw: Mapping, model: str, reference: str, data: str | Non
         model, reference: as `Finetune.model`.
         data: an evaluation set by name; None for the config's.
     """
-    rows = {"base": {"kind": "none"}, REFERENCE: {"kind": "checkpoint", **_entry(raw, reference)}}
-    evaluation = data or raw["evaluation"]
+    (base, _), evaluation = _base(raw, model), data or raw["evaluation"]
+    rows = {
+        "base": {"kind": "none", "bases": [base]},
+        REFERENCE: {"kind": "checkpoint", "bases": [base], **_entry(raw, reference)},
+    }
     config = _alone(raw, model, rows, REFERENCE) | {"seeds": [1], "evaluation": evaluation}
-    (base,) = config["bases"]
+    judges_base = raw["judges"][raw["judge"]].get("base")
+    if judges_base is not None:
+        config["bases"] = {judges_base: raw["bases"][judges_base], **config["bases"]}
     levels = (base, "base", "none", evaluation, "1", raw["judge"])
     return Request(config, "judgements", "judge", levels)
 
@@ -134,7 +155,7 @@ def _base(raw: Mapping, model: str) -> tuple[str, dict]:
 def _entry(raw: Mapping, model: str) -> dict:
     """Where a model lies, in the words of the config."""
     _, entry = _base(raw, model)
-    return {key: entry[key] for key in ("path", "hub", "licence", "gated") if key in entry}
+    return {key: entry[key] for key in OF_A_MODEL if key in entry}
 
 
 def write_request(config: Mapping, folder: Path) -> Path:

@@ -5,12 +5,15 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tenacity import Retrying, stop_after_attempt, wait_exponential
 from tqdm import tqdm
 
 from implicit_tuning.digests import unique_suffix
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 60
+TRIES = 3
+BACKOFF = wait_exponential(multiplier=0.5, max=10.0)  # seconds
 
 
 class FetchFailed(RuntimeError):
@@ -18,7 +21,7 @@ class FetchFailed(RuntimeError):
 
 
 def fetch_url(address: str, destination: Path) -> None:
-    """Fetch what lies at an http(s) address; size and progress are printed.
+    """Fetch what lies at an http(s) address, in a few tries; size and progress are printed.
 
     Raises:
         FetchFailed: no answer, another status than success, or less than was announced. Nothing is
@@ -27,7 +30,9 @@ def fetch_url(address: str, destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     unfinished = destination.with_name(f".{destination.name}.{unique_suffix()}")
     try:
-        _fetch(address, unfinished)
+        for attempt in Retrying(stop=stop_after_attempt(TRIES), wait=BACKOFF, reraise=True):
+            with attempt:
+                _fetch(address, unfinished)
         unfinished.replace(destination)
     except (OSError, http.client.HTTPException) as error:
         reason = f"status {error.code}" if hasattr(error, "code") else error

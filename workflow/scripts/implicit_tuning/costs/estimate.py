@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from implicit_tuning.costs.assumptions import Assumed
 from implicit_tuning.costs.calls import Calls, calls_of
-from implicit_tuning.costs.hardware import Hardware, hardware_of
+from implicit_tuning.costs.hardware import Hardware, hardware_of, threads_of
 from implicit_tuning.costs.rates import Kind, Measured, Rates, kind_of, measure
 from implicit_tuning.costs.scheduling import Job, makespan
 from implicit_tuning.costs.storage import Storage, storage_of
@@ -81,7 +81,7 @@ def estimate_costs(plan: Plan, paths: NodePaths) -> Costs:
     waiting = pending(plan, paths)
     works = {node: workload.of(node) for node in plan.nodes.values() if node in waiting}
     known = measure(plan, paths, hardware, {node.stage for node in works})
-    rates = Rates(hardware, plan.config.runtime["threads"], assumed, known)
+    rates = Rates(hardware, threads_of(plan.config, hardware), assumed, known)
     jobs = {node: _job(node, work, rates) for node, work in works.items()}
     kinds = dict.fromkeys(kind_of(node, work) for node, work in works.items())
     known_times = not any(math.isnan(job.seconds) for job in jobs.values())

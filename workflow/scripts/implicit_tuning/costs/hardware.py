@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from implicit_tuning.config import Config
+
 GB = 1e9
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 SMI_TIMEOUT_S = 30
@@ -49,6 +51,11 @@ def hardware_of(section: Mapping | None) -> Hardware:
     here = Hardware("this machine", 0, 0, 0, 0, len(os.sched_getaffinity(0)), None)
     given = {key: value for key, value in (section or {}).items() if value is not None}
     return replace(here, **given)
+
+
+def threads_of(config: Config, hardware: Hardware) -> int:
+    """Cores of a job that runs a model: Snakemake gives none more than there are."""
+    return min(config.runtime["threads"], hardware.cores)
 
 
 def visible_gpus() -> list[Gpu]:

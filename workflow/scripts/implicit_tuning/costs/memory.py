@@ -11,7 +11,7 @@ PROCESS_BYTES = 0.5e9
 TRAINING_BYTES_A_PARAMETER = 16
 # Kept for the backward pass in half precision: bytes a token, layer and unit of width (Korthikanti
 # et al., 2022, without attention scores); or a layer's input alone where the rest is recomputed.
-ACTIVATION_BYTES, CHECKPOINT_BYTES = 34, 2
+ACTIVATION_BYTES = 34
 # Tokens whose logits are computed at once in training, and bytes of each logit: fp32, its gradient,
 # and the log-softmax.
 LOGITS_TOKENS, LOGIT_BYTES = 1024, 12
@@ -50,7 +50,9 @@ def _training(node: Node, training: Mapping, workload: Workload) -> float:
     layer = ACTIVATION_BYTES * half * tokens * shape.width
     activations = layer * shape.layers
     if training["activation_checkpointing"]:
-        activations = layer + CHECKPOINT_BYTES * half * tokens * shape.width * shape.layers
+        # Under autocast what goes from layer to layer is fp32; shards compute in half throughout.
+        stored = width if training["sharding"] == "fsdp" else BYTES["float32"]
+        activations = layer + stored * tokens * shape.width * shape.layers
     return state + activations + LOGIT_BYTES * LOGITS_TOKENS * shape.vocabulary
 
 
@@ -66,7 +68,8 @@ def _generating(node: Node, decoding: Mapping, workload: Workload) -> float:
 
 
 def _ranking(node: Node, ranking: Mapping, workload: Workload) -> float:
-    """Weights, and the logits of a batch of full length, in float32 beside their own precision."""
+    """Weights, and the logits of a batch of full length: in their own precision, in float32, and as
+    log-probabilities."""
     shape, width = workload.shape(node.upstream["model"]), BYTES[ranking["dtype"]]
     logits = ranking["batch_size"] * ranking["max_length"] * shape.vocabulary
-    return width * shape.parameters + (width + BYTES["float32"]) * logits
+    return width * shape.parameters + (width + 2 * BYTES["float32"]) * logits

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from implicit_tuning.artifact import BrokenArtifact, read_manifest
 from implicit_tuning.costs.assumptions import Assumed
-from implicit_tuning.costs.hardware import GB, Hardware
+from implicit_tuning.costs.hardware import GB, Hardware, threads_of
 from implicit_tuning.costs.workload import Work, Workload
 from implicit_tuning.nodes import Node, NodePaths
 from implicit_tuning.plan import Plan, is_built
@@ -99,7 +99,7 @@ def measure(
 ) -> dict[Kind, Measured]:
     """What the benchmark files of finished jobs of these stages tell of each kind of job."""
     workload = Workload(plan, paths, Assumed())
-    rates = Rates(hardware, plan.config.runtime["threads"], Assumed())
+    rates = Rates(hardware, threads_of(plan.config, hardware), Assumed())
     folders: dict[Kind, dict[str, Path]] = {}
     modelled: dict[Kind, float] = {}
     for node in (node for node in plan.nodes.values() if node.stage in stages):

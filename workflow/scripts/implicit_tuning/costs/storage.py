@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from implicit_tuning.costs.hardware import Hardware
+from implicit_tuning.costs.hardware import Hardware, threads_of
 from implicit_tuning.costs.workload import Workload
 from implicit_tuning.nodes import SCRIPTS, Node
 from implicit_tuning.plan import Plan
@@ -49,7 +49,7 @@ def storage_of(
     if not plan.config.runtime["keep_checkpoints"]:
         kept = min(kept, checkpoints_at_once())
     checkpoints = sorted(map(workload.checkpoint_bytes, finetunes), reverse=True)[:kept]
-    training = _runs_at_once(finetunes, hardware, plan.config.runtime["threads"])
+    training = _runs_at_once(finetunes, hardware, threads_of(plan.config, hardware))
     states = sorted(map(workload.state_bytes, finetunes), reverse=True)[:training]
     sizes = [workload.source_bytes(n) for n in waiting if n.stage in ("download", "fetch")]
     return Storage(
@@ -76,6 +76,6 @@ def _runs_at_once(finetunes: list[Node], hardware: Hardware, threads: int) -> in
         if training["device"] == "cuda":
             places = hardware.gpus // training["world_size"]
         else:
-            places = hardware.cores // (threads * training["world_size"])
+            places = max(1, hardware.cores // (threads * training["world_size"]))
         at_once = max(at_once, places, 1)
     return min(at_once, len(finetunes))

@@ -101,18 +101,25 @@ class Workload:
         the embedding."""
         config, found = self._plan.config, {}
         for node in self._plan.nodes.values():
-            base = (
-                config.bases[node.levels[0]] if node.levels and "base" in LEVELS[node.stage] else {}
-            )
+            base, model = self._own_entries(node)
             for role, entry in (
                 ("base", base),
-                ("model", base),
+                ("model", model),
                 ("judge", config.judges[config.judge]),
                 ("embedding", config.embeddings.get(config.embedding, {})),
             ):
                 if role in node.upstream:
                     found.setdefault(node.upstream[role], entry)
         return found
+
+    def _own_entries(self, node: Node) -> tuple[Mapping, Mapping]:
+        """The entries of the base of a node, and of the model that it runs."""
+        if LEVELS[node.stage][:1] != ("base",):
+            return {}, {}
+        config = self._plan.config
+        base = config.bases[node.levels[0]]
+        row = self._plan.adaptations.get(node.levels[1], {}) if len(node.levels) > 1 else {}
+        return base, row if row.get("kind") == "checkpoint" else base
 
     def epochs(self, finetune: Node) -> float:
         """Passes over the rows; while they are still to be chosen, the mean of the choices."""

@@ -23,10 +23,10 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from implicit_tuning.chat import ChatFormat
 from implicit_tuning.engines import vllm_worker
 from implicit_tuning.engines.engine import GenerationSettings, Prompt
+from implicit_tuning.engines.kinds import VLLM_PYTHON
 from implicit_tuning.nodes import SCRIPTS
 from implicit_tuning.rule_adapter import RuleSettings
 
-PYTHON_VARIABLE = "IMPLICIT_TUNING_VLLM_PYTHON"
 LAST_LINES = 20
 # Seconds to wait for the rest of what an ended worker printed; a child of its may outlive it.
 LAST_WORDS = 10
@@ -123,11 +123,11 @@ def open_engine(
             f"generation.device is {settings.device!r}, but engine 'vllm' needs 'cuda': set device "
             "to 'cuda', or engine to 'transformers'"
         )
-    python = runtime.get("vllm_python") or os.environ.get(PYTHON_VARIABLE)
+    python = runtime.get("vllm_python") or os.environ.get(VLLM_PYTHON)
     if not python:
         raise ValueError(
             "engine 'vllm' needs the interpreter of an environment made from environment-vllm.yml: "
-            f"set runtime.vllm_python, or {PYTHON_VARIABLE}, to its path"
+            f"set runtime.vllm_python, or {VLLM_PYTHON}, to its path"
         )
     config = AutoConfig.from_pretrained(model, local_files_only=True)
     asked = None

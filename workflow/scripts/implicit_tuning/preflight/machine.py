@@ -8,6 +8,7 @@ from pathlib import Path
 
 from implicit_tuning.costs.hardware import GB
 from implicit_tuning.costs.storage import Storage
+from implicit_tuning.engines.kinds import VLLM_PYTHON
 from implicit_tuning.nodes import Node
 
 # The key that makes a library necessary.
@@ -55,13 +56,14 @@ def missing_vllm(nodes: Iterable[Node], python: str | None) -> Iterator[str]:
     Args:
         python: `runtime.vllm_python` of the config.
     """
+    python = python or os.environ.get(VLLM_PYTHON)
     decoding = [node.settings.get("generation") for node in nodes if node.stage == "generate"]
     if not any(settings is not None and settings["engine"] == "vllm" for settings in decoding):
         return
     if python is None:
         yield (
             "runtime.vllm_python: null, and generation.engine is 'vllm': give the Python of the "
-            "environment that vLLM is installed in (environment-vllm.yml)"
+            f"environment that vLLM is installed in (environment-vllm.yml), here or in {VLLM_PYTHON}"
         )
     elif shutil.which(python) is None:
         yield f"runtime.vllm_python: '{python}' is no program: give the Python that has vLLM"

@@ -44,8 +44,10 @@ class Source:
         """Whether it is known which bytes it must have."""
         if self.node.stage == "fetch":
             return bool(self.node.runtime["files"])
-        pinned, streamed = self.node.runtime, self.entry["hub"].get("streamed", False)
-        return bool(pinned) and streamed == (pinned["first_rows"] is not None)
+        pinned = self.node.runtime
+        if not pinned or not self.entry["hub"].get("streamed", False):
+            return bool(pinned) and pinned["first_rows"] is None
+        return pinned["records"] == self.entry.get("rows")
 
 
 def sources_of(waiting: Iterable[Node], config: Config) -> list[Source]:
@@ -71,7 +73,11 @@ def _entry(node: Node, config: Config) -> tuple[str, Mapping]:
 
 
 def missing_tokens(sources: Iterable[Source]) -> Iterator[str]:
-    """Gated sources, where there is no token."""
+    """Gated sources, where there is no token; and a token that can be none."""
+    sources = list(sources)
+    token = os.environ.get("HF_TOKEN", "")
+    if not (token.isascii() and token.isprintable()) and any(s.is_hub for s in sources):
+        yield "HF_TOKEN: holds characters that no token has: correct it"
     for source in _without_token(sources):
         repo = source.entry["hub"]["repo"]
         yield (

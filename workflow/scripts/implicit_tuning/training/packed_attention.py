@@ -140,11 +140,8 @@ def varlen_attention(
 ) -> tuple[torch.Tensor, None]:
     """One kernel for all examples, on CUDA in half precision; as `sdpa_attention` otherwise."""
     packing = _packing(module, query, attention_mask, keywords)
-    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16):
-        raise ValueError(
-            f"attention 'varlen' needs half precision on cuda, not {query.dtype} on "
-            f"{query.device.type}: set compute_dtype to 'bfloat16', or attention to 'sdpa'"
-        )
+    parts = _as_autocast(query, key, value)
+    _require_half_precision(parts[0])
     if dropout:
         raise ValueError(
             f"attention 'varlen' has no dropout, but {type(module).__name__} asks for {dropout}: "
@@ -152,7 +149,7 @@ def varlen_attention(
         )
     longest = max(packing.lengths)
     output = varlen_attn(
-        *(part[0].transpose(0, 1) for part in (query, key, value)),
+        *(part[0].transpose(0, 1) for part in parts),
         packing.boundaries,
         packing.boundaries,
         longest,
@@ -162,6 +159,23 @@ def varlen_attention(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return output[None], None
+
+
+def _as_autocast(*parts: torch.Tensor) -> list[torch.Tensor]:
+    """Tensors as autocast would hand them on, which knows nothing of the kernel: rotated queries and
+    keys are fp32, values are not."""
+    kind = parts[0].device.type
+    active = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if active else parts[0].dtype
+    return [part.to(dtype) for part in parts]
+
+
+def _require_half_precision(query: torch.Tensor) -> None:
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"attention 'varlen' needs half precision on cuda, not {query.dtype} on "
+            f"{query.device.type}: set compute_dtype to 'bfloat16', or attention to 'sdpa'"
+        )
 
 
 FUNCTIONS = {"sdpa": sdpa_attention, "eager": eager_attention, "varlen": varlen_attention}

@@ -163,7 +163,10 @@ class TrainingRun:
         # Dropout, where a base has any: not the same in all processes.
         torch.manual_seed(self.seed + number + len(self.plan) * self.accelerator.process_index)
         chosen = [self.examples[position] for position in update.positions]
-        loss = self._backward(chosen)
+        try:
+            loss = self._backward(chosen)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(_too_large(self.settings)) from error
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss of update {number} is {loss} at learning rate {learning_rate:g}: "
@@ -227,6 +230,14 @@ class TrainingRun:
         if last or not isinstance(self.loss, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.accelerator.no_sync(self.loss)
+
+
+def _too_large(settings: TrainingSettings) -> str:
+    checkpointing = "" if settings.activation_checkpointing else ", set activation_checkpointing"
+    return (
+        f"micro_batch_tokens is {settings.micro_batch_tokens}, and the GPU's memory does not hold "
+        f"so many: lower it{checkpointing}, or raise world_size with sharding 'fsdp'"
+    )
 
 
 def _identity(

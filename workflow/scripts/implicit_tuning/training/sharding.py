@@ -41,6 +41,7 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     accelerator = Accelerator(
         cpu=settings.device == "cpu",
         mixed_precision="bf16" if settings.compute_dtype == "bfloat16" else "no",
+        dynamo_backend="no",
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=WAIT),
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
@@ -49,6 +50,7 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
         deepspeed_plugin=zero3_plugin(settings) if settings.sharding == "zero3" else None,
     )
     _require_processes(accelerator, settings)
+    _require_device(accelerator, settings)
     return accelerator
 
 
@@ -68,6 +70,16 @@ def _require_processes(accelerator: Accelerator, settings: TrainingSettings) -> 
             f"world_size is {settings.world_size} and sharding {settings.sharding!r}, but there "
             f"are {found[0]} processes of type {found[1].value}: run the finetune rule, which "
             "starts them"
+        )
+
+
+def _require_device(accelerator: Accelerator, settings: TrainingSettings) -> None:
+    """Refuse what the environment, or an earlier accelerator of this process, put in place of it."""
+    found = (accelerator.device.type, accelerator.gradient_accumulation_steps)
+    if found != (settings.device, 1):
+        raise RuntimeError(
+            f"device is {settings.device!r}, but accelerate takes {found[0]!r} and accumulates over "
+            f"{found[1]} steps: unset the ACCELERATE_* variables of the environment"
         )
 
 
