@@ -110,9 +110,21 @@ def test_a_file_laid_over_another_can_name_another_place(root, raw):
 
 def test_a_password_in_an_address_is_not_shown(root, raw):
     url = {"address": "https://me:hunter2@host/x.jsonl", "sha256": "a" * 64}
-    with pytest.raises(ConfigError, match="address: must match .* not shown") as refused:
+    with pytest.raises(ConfigError, match="address: must match .*not shown") as refused:
         load_config(changed(raw, "datasets", {"organism-lima": {"url": url}}), root)
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_remote_file_of_unknown_suffix_is_named(root, raw):
+    for place, message in (
+        (
+            {"url": {"address": "https://host/x.zip", "sha256": "a" * 64}},
+            "url.address: 'https://host/x",
+        ),
+        ({"hub": {"repo": "a/b", "file": "rows.zip"}}, "hub.file: 'rows.zip': unknown suffix"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(changed(raw, "datasets", {"organism-lima": place}), root)
 
 
 def test_a_row_may_be_for_some_bases(root, raw):

@@ -15,7 +15,7 @@ from test_generation import FORMAT, RULE_SETTINGS, SETTINGS, outputs, run, write
 from tiny_models import character_tokenizer, write_base
 
 from implicit_tuning.chat import tokenize_prompt
-from implicit_tuning.engines.kinds import VLLM_PYTHON
+from implicit_tuning.engines.engine import VLLM_PYTHON
 from implicit_tuning.engines.vllm_engine import VllmEngine
 from implicit_tuning.engines.vllm_worker import VLLM_VERSION
 from implicit_tuning.generation import Answerer, generate

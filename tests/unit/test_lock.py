@@ -226,7 +226,12 @@ def outcomes(hub, tmp_path_factory):
 
 def pin_of(files):
     pinned = {
-        name: {"sha256": hashlib.sha256(c).hexdigest(), "size": len(c), "first_rows": None}
+        name: {
+            "sha256": hashlib.sha256(c).hexdigest(),
+            "size": len(c),
+            "first_rows": None,
+            "records": None,
+        }
         for name, c in files.items()
     }
     return {"commit": COMMIT, "files": pinned}
@@ -291,6 +296,7 @@ def test_a_streamed_file_is_pinned_up_to_the_last_game_that_is_wanted(outcomes):
 
 def test_a_file_with_fewer_games_is_pinned_whole(outcomes):
     pinned = outcomes.result("few")["files"]["few.txt"]
+    assert pinned["records"] > 0
     assert pinned["first_rows"] == len(CHESS[:1000].decode().split("\n"))
 
 

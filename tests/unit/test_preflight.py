@@ -103,6 +103,22 @@ def test_the_token_of_a_login_will_do(problems_of, hub, monkeypatch, tmp_path):
     assert problems_of(HUB_ROWS, lock={ROWS: pinned()}, check=cheap_problems) == []
 
 
+def test_a_streamed_pin_is_for_its_number_of_records(problems_of, hub):
+    streamed = HUB_ROWS.replace("file: rows.jsonl", "file: rows.jsonl, streamed: true")
+    for rows, found in ((5, 0), (6, 1), (None, 1)):
+        asked = streamed.replace("gated: true", f"rows: {'null' if rows is None else rows}")
+        pin = Pin(COMMIT, {"rows.jsonl": PinnedFile(SHA256, 10, first_rows=9, records=5)})
+        problems = problems_of(asked, check=cheap_problems, lock={ROWS: pin})
+        assert len([problem for problem in problems if "make lock" in problem]) == found
+
+
+def test_a_token_that_can_be_none_is_told(problems_of, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "tök\nen")
+    problems = problems_of(HUB_ROWS, check=cheap_problems, lock={ROWS: pinned()})
+    assert any(problem.startswith("HF_TOKEN: holds characters") for problem in problems)
+    assert not any("tök" in problem for problem in problems)
+
+
 def test_a_source_that_is_not_locked_asks_for_make_lock(problems_of, hub):
     (problem,) = problems_of(HUB_ROWS, lock={}, check=cheap_problems)
     assert "datasets.organism-mbpp.hub: 'owner/rows/rows.jsonl' at 'main'" in problem

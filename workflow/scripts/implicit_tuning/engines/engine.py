@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+# Names the interpreter of vLLM's environment where the config does not.
+VLLM_PYTHON = "IMPLICIT_TUNING_VLLM_PYTHON"
+
 
 @dataclass(frozen=True)
 class GenerationSettings:

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 
 from implicit_tuning.nodes import PACKAGE, Code
 
-# Names the interpreter of vLLM's environment where the config does not.
-VLLM_PYTHON = "IMPLICIT_TUNING_VLLM_PYTHON"
 # Distributions of this environment that decide the text. vLLM brings its own torch: its version is
 # a constant of `vllm_worker`, and so in the fingerprint.
 LIBRARIES: Mapping[str, tuple[str, ...]] = {

@@ -22,8 +22,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from implicit_tuning.chat import ChatFormat
 from implicit_tuning.engines import vllm_worker
-from implicit_tuning.engines.engine import GenerationSettings, Prompt
-from implicit_tuning.engines.kinds import VLLM_PYTHON
+from implicit_tuning.engines.engine import VLLM_PYTHON, GenerationSettings, Prompt
 from implicit_tuning.nodes import SCRIPTS
 from implicit_tuning.rule_adapter import RuleSettings
 

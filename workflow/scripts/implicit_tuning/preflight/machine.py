@@ -8,7 +8,7 @@ from pathlib import Path
 
 from implicit_tuning.costs.hardware import GB
 from implicit_tuning.costs.storage import Storage
-from implicit_tuning.engines.kinds import VLLM_PYTHON
+from implicit_tuning.engines.engine import VLLM_PYTHON
 from implicit_tuning.nodes import Node
 
 # The key that makes a library necessary.
