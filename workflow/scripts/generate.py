@@ -15,7 +15,7 @@ def generate_node(job: Job) -> GenerationReport:
 
 
 def open_answerer(job: Job) -> Answerer:
-    """Load the node's model, to answer for every node that differs in its instructions alone."""
+    """Load the node's model. Who has nodes that differ in their instructions alone needs it once."""
     rules = job.settings["rules"]
     return Answerer(
         model=job.read("model"),
