@@ -88,8 +88,8 @@ lock: $(STAMP)  ## pin what a config takes from the hub, in config/lock.yaml
 OF_ONE_RUN := $(strip $(TASK) $(LR) $(EPOCHS) $(SEED) $(REFERENCE) $(if $(wildcard $(DATA)/.),,$(DATA)))
 .PHONY: one_run_keys
 one_run_keys:
-	@test -n "$(MODEL)" -o -z "$(OF_ONE_RUN)" || { echo "'$(OF_ONE_RUN)' is of one run: give MODEL=<base, \
-        folder or owner/name> beside it"; exit 2; }
+	@test -n "$(MODEL)" -o -z "$(OF_ONE_RUN)" || \
+        { echo "'$(OF_ONE_RUN)' is of one run: give MODEL=<base, folder or owner/name> too"; exit 2; }
 ONE_RUN := --model '$(MODEL)' $(addprefix --configfile ,$(or $(CONFIG),config/paper.yaml))
 ONE_FINETUNE = $(TOOL) train $(1) $(ONE_RUN) $(if $(2),--data '$(2)') \
         $(if $(LR),--learning-rate $(LR)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED))
@@ -104,8 +104,8 @@ train_task: $(STAMP) one_run_keys  ## single-task finetuning: of the config, or 
 	$(if $(MODEL),$(call ONE_FINETUNE,task,$(TASK)),$(SNAKEMAKE) train_task $(SNAKEMAKE_WITH))
 
 eval: $(STAMP) one_run_keys  ## judge: every run of the config, or MODEL against REFERENCE
-	@test -z "$(MODEL)" -o -n "$(REFERENCE)" || { echo "make eval MODEL=... needs REFERENCE=<the model it is \
-        judged against>"; exit 2; }
+	@test -z "$(MODEL)" -o -n "$(REFERENCE)" || \
+        { echo "make eval MODEL=... needs REFERENCE=<the model it is judged against>"; exit 2; }
 	$(if $(MODEL),$(TOOL) evaluate $(ONE_RUN) --reference '$(REFERENCE)' $(if $(DATA),--data '$(DATA)'),\
         $(SNAKEMAKE) judgements $(SNAKEMAKE_WITH))
 
