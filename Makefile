@@ -82,7 +82,7 @@ lock: $(STAMP)  ## pin what a config takes from the hub, in config/lock.yaml
 # With MODEL (a base of the config, a folder, owner/name of the hub) exactly one run, with the config
 # paper.yaml unless CONFIG names another:
 #   make train_resp MODEL=meta-llama/Llama-2-7b-hf DATA=lima LR=1e-5 EPOCHS=10 SEED=1
-#   make train_task MODEL=folder TASK=gsm8k
+#   make train_task MODEL=folder TASK=gsm8k EPOCHS=7
 #   make eval MODEL=folder REFERENCE=other-folder
 # Without it every such run of the config.
 OF_ONE_RUN := $(strip $(TASK) $(LR) $(EPOCHS) $(SEED) $(REFERENCE) $(if $(wildcard $(DATA)/.),,$(DATA)))
