@@ -212,8 +212,12 @@ def test_a_full_disk_is_named_and_leaves_what_stood(checkout, disk, save_every):
     checkout.config["runtime"]["save_every"] = save_every
     before = built(checkout)
     used = shutil.disk_usage(checkout.results).used
+    # Another one fills the disk when the job has begun: a run does not start over a full one.
+    disk("size=100m")
+    running = checkout.start("--", "models")
+    running.job("finetune")
     disk(f"size={used + 1_500_000}")
-    run = checkout.run("--", "models")
+    run = running.finish()
     assert (run.status, run.jobs) == (1, {"finetune": 1})
     said = [line for line in run.output.splitlines() if line.startswith(f"{CHESS}: ")]
     assert len(said) == 1 and "No space left on device" in said[0]
@@ -226,6 +230,14 @@ def test_a_full_disk_is_named_and_leaves_what_stood(checkout, disk, save_every):
     rerun = checkout.run("--", "models")
     assert (rerun.status, rerun.jobs) == (0, ONLY_TRAINED), rerun.output
     assert before < built(checkout)
+
+
+def test_a_disk_that_is_known_to_be_too_small_is_refused_before_work(checkout, disk):
+    checkout.config["adaptations"]["chess"]["training"] = {"epochs": 2}
+    disk(f"size={shutil.disk_usage(checkout.results).used + 500_000}")
+    run = checkout.run("--", "models")
+    assert (run.status, run.jobs) == (1, {})
+    assert "no job was started" in run.output and "the run needs up to" in run.output
 
 
 def test_read_only_results_are_refused_before_work(checkout, disk):

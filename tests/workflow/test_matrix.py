@@ -150,7 +150,7 @@ LONG = {
         then(logic("shuffle"), shuffle=1, judge=1, **COMPARED),
     ],
     "logic of generation": [then(logic("implicit_tuning/generation"), **ALL_ANSWERS)],
-    "logic of training": [then(logic("implicit_tuning/training"), **ALL_TRAINED)],
+    "logic of training": [then(logic("implicit_tuning/training/run"), **ALL_TRAINED)],
     "logic of the sources, same bytes": [
         then(logic("implicit_tuning/organism/games"), download=3, format=3),
     ],
