@@ -67,41 +67,41 @@ def preflight(plan: Plan, paths: NodePaths, cluster: bool) -> Preflight:
     """
     if problems := [*missing_libraries(plan.nodes.values()), *unwritable(paths.results)]:
         return Preflight(problems, [])  # without libraries there are no keys: who knows what stands
-    todo = _Pending(plan, paths)
+    waiting = _Pending(plan, paths)
     problems = [
-        *_cheap_problems(todo, paths),
-        *unreachable(todo.sources),
-        *endpoint_problems(todo.nodes),
-        *missing_vllm(todo.nodes, plan.config.runtime.get("vllm_python")),
-        *_machine_problems(todo, plan, cluster),
+        *_cheap_problems(waiting, paths),
+        *unreachable(waiting.sources),
+        *endpoint_problems(waiting.nodes),
+        *missing_vllm(waiting.nodes, plan.config.runtime.get("vllm_python")),
+        *_machine_problems(waiting, plan, cluster),
     ]
-    return Preflight(problems, [*_checked(todo, paths), *licences(plan)])
+    return Preflight(problems, [*_checked(waiting, paths), *licences(plan)])
 
 
-def _cheap_problems(todo: _Pending, paths: NodePaths) -> list[str]:
+def _cheap_problems(waiting: _Pending, paths: NodePaths) -> list[str]:
     return [
-        *missing_tokens(todo.sources),
-        *not_locked(todo.sources),
-        *too_little_disk(todo.storage, paths.results),
+        *missing_tokens(waiting.sources),
+        *not_locked(waiting.sources),
+        *too_little_disk(waiting.storage, paths.results),
     ]
 
 
-def _machine_problems(todo: _Pending, plan: Plan, cluster: bool) -> list[str]:
-    works = {node: todo.workload.of(node) for node in todo.nodes}
+def _machine_problems(waiting: _Pending, plan: Plan, cluster: bool) -> list[str]:
+    works = {node: waiting.workload.of(node) for node in waiting.nodes}
     threads = plan.config.runtime["threads"]
     try:
-        found = gpu_problems(works, todo.workload, todo.hardware, cluster)
+        found = gpu_problems(works, waiting.workload, waiting.hardware, cluster)
     except UnreadableGpus as error:
         found = [f"device: 'cuda': {error}: see to the driver, or set it to 'cpu'"]
-    return found if cluster else found + host_problems(works, todo.workload, threads)
+    return found if cluster else found + host_problems(works, waiting.workload, threads)
 
 
-def _checked(todo: _Pending, paths: NodePaths) -> list[str]:
-    endpoints = dict.fromkeys(filter(None, map(endpoint_of, todo.nodes)))
-    peak, free = todo.storage.peak / GB, free_disk(paths.results) / GB
+def _checked(waiting: _Pending, paths: NodePaths) -> list[str]:
+    endpoints = dict.fromkeys(filter(None, map(endpoint_of, waiting.nodes)))
+    peak, free = waiting.storage.peak / GB, free_disk(paths.results) / GB
     return [
-        f"to do: {len(todo.nodes)} nodes",
-        f"sources to fetch: {', '.join(source.key for source in todo.sources) or 'none'}",
+        f"to do: {len(waiting.nodes)} nodes",
+        f"sources to fetch: {', '.join(source.key for source in waiting.sources) or 'none'}",
         f"endpoints to ask: {', '.join(endpoints) or 'none'}",
         f"disk: up to {peak:,.1f} GB of {free:,.1f} GB that are free",
     ]
