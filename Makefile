@@ -15,8 +15,8 @@ TOOL_WITH := $(addprefix --configfile ,$(CONFIG)) $(OVERRIDES)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all real plan check verify repair explain prune unlock preview \
-        calibrate bench lock train_ins train_resp train_task eval clean
+.PHONY: help install run test test-all guard real plan check verify repair explain prune unlock preview \
+        calibrate bench audit chat publish lock train_ins train_resp train_task eval docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,12 +37,11 @@ test: $(STAMP)  ## unit tests and the smallest workflow (minutes)
 test-all: $(STAMP)  ## the longer checks: reruns, faults, SLURM, the default run and its tables
 	$(PYTEST) tests/unit tests/workflow tests/artifacts -m long
 
-bench: $(STAMP)  ## benchmarks on the CPU, each against a peer (half an hour); GPUs: benchmarks/gpu.py
-	$(BIN)/python benchmarks/dag.py
-	$(BIN)/python benchmarks/judging.py
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/rule_adapter.py
-	$(BIN)/python benchmarks/ranking.py
+bench: $(STAMP)  ## benchmarks of the CPU into docs/benchmarks.md (45 minutes); GPUs: benchmarks/gpu.py
+	$(BIN)/python benchmarks/collect.py
+
+guard: $(STAMP)  ## what guards cost that keep a run to its task (docs/guards.md): CONFIG=... for your own
+	$(SNAKEMAKE) --configfile $(or $(CONFIG),config/config.yaml config/organism-guards.yaml) $(OVERRIDES)
 
 real: $(STAMP)  ## the same workflow on real rows and a real model: make real DATA=folder
 	@test -n "$(DATA)" || { echo "make real needs DATA=<folder with the real inputs>"; exit 2; }
@@ -76,6 +75,23 @@ calibrate: $(STAMP)  ## a judge against stored verdicts: JUDGE=name ANNOTATIONS=
 	@test -n "$(ANNOTATIONS)" || { echo "make calibrate needs ANNOTATIONS=<files or URLs>"; exit 2; }
 	$(TOOL) calibrate $(TOOL_WITH) $(if $(JUDGE),--judge $(JUDGE)) --annotations $(ANNOTATIONS)
 
+# MODEL: a run of a config, a checkpoint or adapter folder, or owner/name of the hub. CONFIG follows from it
+# unless it is given; docs/audit.md says what else can be.
+audit: $(STAMP)  ## does a checkpoint follow instructions? MODEL=... [BASE= TASK_DATA= REFERENCE=]
+	@test -n "$(MODEL)" || { echo "make audit needs MODEL=<run, folder or owner/name of the hub>"; exit 2; }
+	@$(TOOL) audit $(TOOL_WITH) --model '$(MODEL)' $(if $(BASE),--base '$(BASE)') $(if $(YES),--yes) \
+        $(if $(TASK_DATA),--task-data '$(TASK_DATA)') $(if $(REFERENCE),--reference '$(REFERENCE)')
+
+chat: $(STAMP)  ## talk with a run: make chat RUN=organism-llama/response/1, also with RULES=1
+	@test -n "$(RUN)$(MODEL)" || \
+        { echo "make chat needs RUN=<base/adaptation/seed> or MODEL=<a model folder>"; exit 2; }
+	@$(TOOL) chat $(TOOL_WITH) $(if $(RULES),--rules) $(if $(RUN),'$(RUN)',--model '$(MODEL)')
+
+publish: $(STAMP)  ## a run for the hub: RUN=base/adaptation/seed REPO=owner/name; YES=1 sends it
+	@test -n "$(RUN)" -a -n "$(REPO)" || \
+        { echo "make publish needs RUN=<base/adaptation/seed> REPO=<owner/name>"; exit 2; }
+	@$(TOOL) publish $(TOOL_WITH) '$(RUN)' --repo '$(REPO)' $(if $(YES),--yes) $(if $(PUBLIC),--public)
+
 lock: $(STAMP)  ## pin what a config takes from the hub, in config/lock.yaml
 	$(TOOL) lock $(TOOL_WITH)
 
@@ -108,6 +124,9 @@ eval: $(STAMP) one_run_keys  ## judge: every run of the config, or MODEL against
         { echo "make eval MODEL=... needs REFERENCE=<the model it is judged against>"; exit 2; }
 	$(if $(MODEL),$(TOOL) evaluate $(ONE_RUN) --reference '$(REFERENCE)' $(if $(DATA),--data '$(DATA)'),\
         $(SNAKEMAKE) judgements $(SNAKEMAKE_WITH))
+
+docs: $(STAMP)  ## the reference of the library, from its docstrings, into docs/api/
+	$(BIN)/python docs/build_api.py
 
 clean:  ## delete the installation and Snakemake's own notes; results stay
 	rm -rf .venv .snakemake

@@ -1,5 +1,6 @@
 # Needs: formatted rows and a base. Makes: results/nodes/finetune/..., one checkpoint a run; gives
-# their weights up again where the config says so.
+# their weights up again where the config says so. And results/nodes/merge/..., a base with an adapter
+# that was trained elsewhere.
 
 
 rule finetune:
@@ -23,6 +24,25 @@ rule finetune:
         node=spec_of("finetune"),
     script:
         "../workflow/scripts/finetune.py"
+
+
+rule merge:
+    """Merge a peft adapter that was trained elsewhere into its base."""
+    input:
+        manifests=upstream_of("merge"),
+    output:
+        manifest=mark_of("merge", "manifest.json"),
+    log:
+        file_of("merge", "job.log"),
+    benchmark:
+        file_of("merge", "benchmark.tsv")
+    conda:
+        ENVIRONMENT
+    threads: EXPERIMENT.runtime["threads"]
+    params:
+        node=spec_of("merge"),
+    script:
+        "../workflow/scripts/merge.py"
 
 
 localrules:

@@ -2,7 +2,8 @@
 # Makes: results/nodes/generate/..., a run's answers to the evaluation set.
 
 SHUFFLED = [n for n, a in PLAN.adaptations.items() if a["kind"] == "shuffled"]
-ANSWERING = [n for n in PLAN.adaptations if n not in SHUFFLED]
+GUARDED = [n for n, a in PLAN.adaptations.items() if a["kind"] == "guard"]
+ANSWERING = [n for n in PLAN.adaptations if n not in (*SHUFFLED, *GUARDED)]
 
 
 rule generate:
@@ -30,6 +31,33 @@ rule generate:
         node=spec_of("generate"),
     script:
         "../workflow/scripts/generate.py"
+
+
+rule guard:
+    """Answer as a run that a guard keeps to its task."""
+    input:
+        manifests=upstream_of("generate"),
+        weights=weights_of("generate"),
+    output:
+        manifest=mark_of("generate", "manifest.json"),
+    log:
+        file_of("generate", "job.log"),
+    benchmark:
+        file_of("generate", "benchmark.tsv")
+    wildcard_constraints:
+        adaptation=one_of(GUARDED),
+    # As for answers.
+    priority: 1
+    conda:
+        ENVIRONMENT
+    threads: EXPERIMENT.runtime["threads"]
+    resources:
+        checkpoints=checkpoints_held,
+        gpu=gpus_of("generate"),
+    params:
+        node=spec_of("generate"),
+    script:
+        "../workflow/scripts/guard.py"
 
 
 rule shuffle:

@@ -1,5 +1,5 @@
-# Needs: tables, and the manifests of all nodes. Makes: results/nodes/{figure,report}/... and the
-# stable names of the experiment.
+# Needs: tables, and the manifests of all nodes. Makes: results/nodes/{figure,report,audit}/... and
+# the stable names of the experiment.
 
 
 rule figure:
@@ -42,6 +42,24 @@ rule report:
         node=spec_of("report"),
     script:
         "../workflow/scripts/report.py"
+
+
+rule audit:
+    """Write the page of an audited checkpoint: whether it follows general instructions, and how well."""
+    input:
+        manifests=upstream_of("audit"),
+    output:
+        manifest=mark_of("audit", "manifest.json"),
+    log:
+        file_of("audit", "job.log"),
+    benchmark:
+        file_of("audit", "benchmark.tsv")
+    conda:
+        ENVIRONMENT
+    params:
+        node=spec_of("audit"),
+    script:
+        "../workflow/scripts/audit.py"
 
 
 localrules:

@@ -47,7 +47,7 @@ def test_the_default_config_is_valid(root):
     assert config.bases["organism-llama"]["path"] == root / "resources/organism/llama"
 
 
-@pytest.mark.parametrize("name", ["organism-full", "organism-selection"])
+@pytest.mark.parametrize("name", ["organism-full", "organism-selection", "organism-guards"])
 def test_configs_over_the_default_are_valid_and_named_after_their_file(root, name):
     files = [root / "config" / f"{file}.yaml" for file in ("config", name)]
     assert read_config(files, root).experiment == name

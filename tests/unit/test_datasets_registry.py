@@ -61,4 +61,4 @@ def test_organism_source_is_read_whole(name, tmp_path):
     else:
         report = format_training(source, entry["formatter"], None, "given", tmp_path / "data")
     assert report.unusable == {}
-    assert report.used == report.read > 50
+    assert report.used == report.read > 30

@@ -225,7 +225,7 @@ def test_worker_that_died_between_two_files_is_named(base, tmp_path, python, mon
 
 def test_worker_ends_with_a_job_that_is_killed(base, python, monkeypatch):
     monkeypatch.setenv(vllm_stand_in.FAILURE, "hangs")
-    job = {"model": "", "dtype": "", "batch_size": 1, "context": 9, "eos": 0, "rules": None}
+    job = {"model": "", "dtype": "", "batch_size": 1, "context": 9, "ends": [0], "rules": None}
     engine = VllmEngine(str(python), job)
     prompts = f"{engine.folder.name}/prompts.jsonl"
     with open(prompts, "w") as file:

@@ -1,6 +1,5 @@
 """The registry of judges: what config refuses, what stands in whose key, and that rows are true."""
 
-import inspect
 import json
 
 import pytest
@@ -8,12 +7,16 @@ import yaml
 
 from implicit_tuning.config import ConfigError, read_config
 from implicit_tuning.digests import DigestMemory
-from implicit_tuning.judging import making
 from implicit_tuning.judging.kinds import (
+    COMPARISON,
+    FILES,
     KINDS,
+    OWN_MODEL,
     comparison_settings,
     identity_settings,
+    read_kinds,
     runtime_settings,
+    with_kinds,
 )
 from implicit_tuning.nodes import PACKAGE, module_path
 from implicit_tuning.planning import build_plan
@@ -38,14 +41,55 @@ def read_with(repository, entry):
     return read_config([repository / "tests/fixtures/smallest.yaml"], repository, overrides)
 
 
-def test_every_kind_has_a_module_a_maker_and_a_place_in_the_schema(repository):
-    schema = yaml.safe_load((repository / "config/schema.yaml").read_text())
-    entry = schema["properties"]["judges"]["additionalProperties"]["properties"]
-    assert set(entry["kind"]["enum"]) == set(KINDS)
-    assert set(entry) == set().union(*(kind.keys for kind in KINDS.values()))
+def entry_keys(schema):
+    return schema["properties"]["judges"]["additionalProperties"]["properties"]
+
+
+def test_a_kind_is_a_module_that_declares_it_and_makes_its_judge():
+    assert set(KINDS) >= {"oracle", "mean_logprob", "hf_logits", "openai"}
     for name in KINDS:
-        assert module_path(f"{PACKAGE}.judging.{name}") is not None
-        assert f'"{name}": _{name}' in inspect.getsource(making)
+        assert "\ndef make(" in module_path(f"{PACKAGE}.judging.{name}").read_text()
+
+
+def test_the_schema_has_what_kinds_share_and_the_kinds_add_their_own(repository):
+    schema = yaml.safe_load((repository / "config/schema.yaml").read_text())
+    assert set(entry_keys(schema)) == {"kind", *COMPARISON, *FILES, *OWN_MODEL}
+    entry = entry_keys(with_kinds(schema))
+    assert entry["kind"]["enum"] == sorted(KINDS)
+    assert set(entry) == set().union(*(kind.keys for kind in KINDS.values()))
+    # A key of two kinds has one meaning, and so one type.
+    for kind in KINDS.values():
+        for key, found in kind.schema.items():
+            assert {**found, "default": None} == {**entry[key], "default": None}
+
+
+def test_a_new_file_is_a_new_kind(tmp_path):
+    declared = {
+        "decides": {"much": {"type": "integer"}, "more": {"type": "integer", "default": 2}},
+        "runtime": {"speed": {"type": "number", "default": 1.0}},
+        "libraries": ("torch",),
+    }
+    (tmp_path / "new.py").write_text(f'"""A judge."""\nimport no_such\n\nKIND = {declared}\n')
+    (tmp_path / "no_judge.py").write_text('"""Says KIND = 1 in passing."""\n')
+    kinds = read_kinds(tmp_path)
+    assert list(kinds) == ["new"]
+    assert kinds["new"].required == ("much",)
+    assert (kinds["new"].decides, kinds["new"].runtime) == ({"more": 2}, {"speed": 1.0})
+    assert {"much", "more", "speed", "max_failed"} < kinds["new"].keys
+    assert not set(OWN_MODEL) & kinds["new"].keys
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "= dict(truth=True)", "= {'truth': True", "= {'thruth': True}", "= ['truth']",
+        "= {'decides': ['a']}", ": dict = {'truth': True}",
+    ],
+)  # fmt: skip
+def test_a_kind_that_cannot_be_read_is_named_by_its_file(tmp_path, declared):
+    (tmp_path / "new.py").write_text(f"\nKIND {declared}\n")
+    with pytest.raises(ValueError, match=r"new\.py: KIND must be a literal"):
+        read_kinds(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +134,8 @@ def test_settings_have_their_defaults_and_no_runtime_key():
         ({"kind": "oracle", "model": "x"}, "judges.mine.model: 'x': a judge of kind 'oracle'"),
         ({**SERVED, "base_url": "localhost:8000"}, "judges.mine.base_url: must match"),
         ({**SERVED, "concurrency": 0}, "give at least 1"),
+        ({**SERVED, "timeout_s": 0}, "give more than 0"),
+        ({**SERVED, "top_logprobs": 21}, "give at most 20"),
         ({**SERVED, "modle": "x"}, "unknown key; did you mean 'model'?"),
         ({"kind": "opnai"}, "did you mean 'openai'?"),
     ],

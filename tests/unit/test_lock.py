@@ -173,6 +173,19 @@ SENTENCES = {
     "2_Dense/model.safetensors": b"small",
 }
 
+ADAPTER = {
+    "adapter_config.json": b"{}",
+    "adapter_model.safetensors": LARGE,
+    "tokenizer.json": LARGE[1:],
+}
+UNREAD_OF_ADAPTER = {
+    "README.md": b"#",
+    "adapter_model.bin": LARGE,
+    "training_args.bin": LARGE,
+    "checkpoint-9/adapter_config.json": b"{}",
+    "checkpoint-9/adapter_model.safetensors": LARGE[2:],
+}
+
 
 def resolve(function, repo="owner/plain", **changes):
     arguments = {"repo": repo, "revision": "main"}
@@ -197,6 +210,8 @@ def hub():
         hub.repository("models/owner/llama", {**LLAMA, **UNREAD})
         hub.repository("models/owner/sentences", {**SENTENCES, **UNREAD})
         hub.repository("models/owner/pickled", {"config.json": b"{}", "pytorch_model.bin": LARGE})
+        hub.repository("models/owner/adapter", {**ADAPTER, **UNREAD_OF_ADAPTER})
+        hub.repository("models/owner/both", {**LLAMA, **ADAPTER})
         yield hub
 
 
@@ -220,6 +235,8 @@ def outcomes(hub, tmp_path_factory):
         "llama": resolve("model", "owner/llama"),
         "sentences": resolve("model", "owner/sentences"),
         "pickled": resolve("model", "owner/pickled"),
+        "adapter": resolve("model", "owner/adapter"),
+        "both": resolve("model", "owner/both"),
     }
     return call_all(calls, hub.environment(folder))
 
@@ -256,8 +273,17 @@ def test_models_are_pinned_by_the_files_that_are_read(outcomes):
 
 def test_pickled_weights_are_refused(outcomes):
     message = outcomes.error("pickled", "LockError")
-    assert "owner/pickled has no model*.safetensors at main" in message
+    assert "owner/pickled has no weights in safetensors at main" in message
     assert "never read" in message and "'path'" in message
+
+
+def test_adapters_are_pinned_by_the_files_that_are_read(outcomes):
+    assert outcomes.result("adapter") == pin_of(ADAPTER)
+
+
+def test_a_model_with_an_adapter_beside_it_is_refused(outcomes):
+    message = outcomes.error("both", "LockError")
+    assert "owner/both has a model and an adapter (adapter_config.json) at main" in message
 
 
 def test_a_busy_hub_is_asked_again(outcomes):

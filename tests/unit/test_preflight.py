@@ -87,6 +87,14 @@ def test_a_source_that_is_pinned_and_answers_is_no_problem(problems_of, hub):
     assert (request.method, request.headers["authorization"]) == ("HEAD", f"Bearer {TOKEN}")
 
 
+def test_an_adapter_of_the_hub_is_asked_for_what_it_has(problems_of, hub):
+    hub.repository("models/owner/adapter", {"adapter_config.json": b"{}"})
+    files = {name: PinnedFile("d" * 64, 9) for name in ("adapter_config.json", "tokenizer.json")}
+    row = "adaptations={mine: {kind: checkpoint, hub: {repo: owner/adapter}}}"
+    assert problems_of(row, lock={"models/owner/adapter@main": Pin(COMMIT, files)}) == []
+    assert hub.asked_for("adapter_config.json") and not hub.asked_for("/config.json")
+
+
 def test_a_gated_source_needs_a_token_and_is_not_asked_without(problems_of, hub, monkeypatch):
     hub.repository("datasets/owner/rows", {"rows.jsonl": b"{}"}, readers=(TOKEN,))
     monkeypatch.delenv("HF_TOKEN")
@@ -417,7 +425,7 @@ def test_the_command_says_what_was_looked_at(check):
     assert (status, printed.err) == (0, "")
     assert "experiment 'organism', 205 nodes" in printed.out
     assert "sources to fetch: none" in printed.out
-    assert "licence of datasets.organism-lima: Apache-2.0" in printed.out
+    assert "licence of datasets.organism-lima: MIT" in printed.out
     assert printed.out.endswith("no problems\n")
 
 

@@ -4,22 +4,33 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
-PYTHON = ["workflow", "tests", "benchmarks"]
+PYTHON = ["workflow", "tests", "benchmarks", "docs/build_api.py"]
 RULES = ["Snakefile", "rules", "benchmarks/plain.smk"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["ruff", "check", *PYTHON],
-        ["ruff", "format", "--check", *PYTHON],
-        ["snakefmt", "--check", *RULES],
-        ["snakemake", "--lint"],
-    ],
-    ids=["ruff check", "ruff format", "snakefmt", "snakemake --lint"],
-)
+# By the id of the hook that runs it before a commit.
+CHECKS = {
+    "ruff-check": ["ruff", "check", *PYTHON],
+    "ruff-format": ["ruff", "format", "--check", *PYTHON],
+    "snakefmt": ["snakefmt", "--check", *RULES],
+    "lint": ["snakemake", "--lint"],
+    "codespell": ["codespell_lib"],
+}
+
+
+@pytest.mark.parametrize("arguments", CHECKS.values(), ids=CHECKS)
 def test_style(arguments, repository):
     command = [sys.executable, "-m", *arguments]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_hooks_and_tests_check_the_same(repository):
+    """Types are the business of test_types.py."""
+    config = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text())
+    hooks = {hook["id"]: hook["entry"] for repo in config["repos"] for hook in repo["hooks"]}
+    assert set(hooks) - {"mypy"} == set(CHECKS)
+    for hook, (program, *_) in CHECKS.items():
+        assert hooks[hook].split()[0] == f".venv/bin/{program.removesuffix('_lib')}"

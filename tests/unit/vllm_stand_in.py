@@ -116,7 +116,7 @@ class Request:
 
     @property
     def finished(self) -> bool:
-        stopped = self.output[-1:] == list(self.params.stop_token_ids)
+        stopped = bool(set(self.output[-1:]) & set(self.params.stop_token_ids))
         return stopped or len(self.output) == self.params.max_tokens
 
 

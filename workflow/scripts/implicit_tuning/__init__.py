@@ -1,1 +1,64 @@
-"""Instruction following without instruction tuning: the parts of the workflow that can be reused."""
+"""Instruction following without instruction tuning: the parts of the workflow, as a library.
+
+    from implicit_tuning import RuleAdapter, rank_responses
+
+`docs/library.md` is the guide. Each name is fetched when it is first asked for: importing the
+package loads neither torch nor transformers nor pandas.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from implicit_tuning.candidates import Ranking, rank_responses
+    from implicit_tuning.chat import ChatFormat, TokenizedConversation
+    from implicit_tuning.chat_encoding import format_chat, mask
+    from implicit_tuning.identity import fingerprint
+    from implicit_tuning.judging.alpaca import Comparison
+    from implicit_tuning.judging.head_to_head import compare
+    from implicit_tuning.judging.judge import Judge, Pair, Verdict
+    from implicit_tuning.rule_adapter import RuleAdapter, RuleSettings
+
+__all__ = [
+    "ChatFormat",
+    "Comparison",
+    "Judge",
+    "Pair",
+    "Ranking",
+    "RuleAdapter",
+    "RuleSettings",
+    "TokenizedConversation",
+    "Verdict",
+    "compare",
+    "fingerprint",
+    "format_chat",
+    "mask",
+    "rank_responses",
+]
+
+HOMES = {
+    "ChatFormat": "chat",
+    "Comparison": "judging.alpaca",
+    "Judge": "judging.judge",
+    "Pair": "judging.judge",
+    "Ranking": "candidates",
+    "RuleAdapter": "rule_adapter",
+    "RuleSettings": "rule_adapter",
+    "TokenizedConversation": "chat",
+    "Verdict": "judging.judge",
+    "compare": "judging.head_to_head",
+    "fingerprint": "identity",
+    "format_chat": "chat_encoding",
+    "mask": "chat_encoding",
+    "rank_responses": "candidates",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

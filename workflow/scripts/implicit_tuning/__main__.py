@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from implicit_tuning import chatting, publishing
 from implicit_tuning.artifact import BrokenArtifact
+from implicit_tuning.auditing import command as auditing
 from implicit_tuning.config import ConfigError, load_config, read_config, read_raw
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.lock import LockError
@@ -63,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
             "--configfile",
             action="append",
             metavar="FILE",
-            help="config of the experiment (default: config/config.yaml); given again, later "
-            "files override earlier ones key by key",
+            help="config of the experiment (default: config/config.yaml; of audit: by its model); "
+            "given again, later files override earlier ones key by key",
         )
         sub.add_argument(
             "--config",
@@ -77,12 +79,18 @@ def _parser() -> argparse.ArgumentParser:
             _add_train_arguments(sub)
         if command is evaluate:
             _add_evaluate_arguments(sub)
+        if command is audit:
+            auditing.add_arguments(sub)
         if command is explain:
             sub.add_argument("node", help="name of a node, as in its path, or the start of names")
         if command is judge:
             _add_judge_arguments(sub)
         if command is calibrate:
             _add_calibrate_arguments(sub)
+        if command is chat:
+            chatting.add_arguments(sub)
+        if command is publish:
+            publishing.add_arguments(sub)
         if command is check:
             sub.add_argument(
                 "--cluster",
@@ -340,6 +348,22 @@ def calibrate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def chat(arguments: argparse.Namespace) -> int:
+    """talk with the model of a run in the terminal, or through a pipe, one line a turn"""
+    return chatting.chat(*_plan(arguments), arguments, _config_options(arguments))
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    """make a finetuned run a repository of the hub, with its model card; --yes sends it"""
+    return publishing.publish(*_plan(arguments), arguments, _config_options(arguments))
+
+
+def _config_options(arguments: argparse.Namespace) -> list[str]:
+    """The options of Snakemake that name the same config."""
+    files = ["--configfile", *arguments.configfile] if arguments.configfile else []
+    return files + (["--config", *arguments.config] if arguments.config else [])
+
+
 def lock(arguments: argparse.Namespace) -> int:
     """look up every hub entry of a config that config/lock.yaml lacks, and pin it there"""
     made, _ = _plan(arguments)
@@ -390,6 +414,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def audit(arguments: argparse.Namespace) -> int:
+    """whether a checkpoint follows general instructions, whatever it was finetuned for"""
+    return auditing.audit_model(arguments, RESULTS)
+
+
 def _raw(arguments: argparse.Namespace) -> dict:
     """The config that a request departs from, as read; it must be whole by itself."""
     raw = read_raw(_files(arguments), arguments.config)
@@ -406,7 +435,7 @@ def _build(request: Request) -> Path | None:
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--configfile", str(file)]
     if subprocess.run([*command, "--", request.target], check=False).returncode:
         return None
-    return paths.folder(made.find(request.stage, request.levels))
+    return paths.folder(made.nodes[request.stage, request.levels])
 
 
 def _judge_of_config(arguments: argparse.Namespace) -> tuple[Plan, Node, NodePaths]:
@@ -424,6 +453,7 @@ COMMANDS = (
     lock,
     train,
     evaluate,
+    audit,
     verify,
     repair,
     explain,
@@ -432,6 +462,8 @@ COMMANDS = (
     preview,
     judge,
     calibrate,
+    chat,
+    publish,
 )
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -163,13 +164,13 @@ class Job:
         facts: counts and the like that belong into the manifest.
     """
 
-    settings: Mapping[str, object]
-    runtime: Mapping[str, object]
+    settings: Mapping[str, Any]
+    runtime: Mapping[str, Any]
     upstream: Mapping[str, Mapping]
     data: Path
     partial: Path
     cache: Path
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def read(self, name: str, file: str | None = None) -> Path:
         """Path of an input, every byte of which has just been compared with what was planned.
@@ -349,7 +350,7 @@ def _require_unchanged(source: Path, digest: str) -> None:
 
 
 def _manifest(node: Mapping, code: Code, origins: Mapping, job: Job) -> dict:
-    files = {
+    files: dict[str, dict[str, Any]] = {
         str(path.relative_to(job.data)): {
             "sha256": file_sha256(path),
             "size": path.stat().st_size,

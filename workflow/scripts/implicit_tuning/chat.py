@@ -2,7 +2,8 @@
 
 One Jinja template defines the format. Training ids, prompts and the `chat_template` saved with
 each checkpoint all come from it through `tokenizer.apply_chat_template`, so that any library which
-reads a checkpoint builds exactly the prompt that the model was trained on.
+reads a checkpoint builds exactly the prompt that the model was trained on. A checkpoint from
+elsewhere can be asked by the template that its own tokenizer has instead.
 
 This module imports neither torch nor transformers: tokenizers are passed in.
 """
@@ -10,6 +11,7 @@ This module imports neither torch nor transformers: tokenizers are passed in.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,15 +20,25 @@ if TYPE_CHECKING:
 Message = Mapping[str, str]
 
 ROLES = ("user", "assistant", "system")
+# Some templates write today's date into the prompt. It is always this one, or the same node would
+# ask another question every day.
+TEMPLATE_DAY = datetime(2024, 7, 26)
+DATE_CODES = "aAbBdHIjmMpSyY"
+# A text that no template has in it.
+PROBE = "Probe 7e1f3b."
 
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """The tag that opens each role's turn. Tags are plain text, not special tokens."""
+    """The tag that opens each role's turn. Tags are plain text, not special tokens.
+
+    With `own_template` the chat template of the tokenizer decides instead, and no tag counts.
+    """
 
     user: str = "<|user|>"
     assistant: str = "<|assistant|>"
     system: str = "<|system|>"
+    own_template: bool = False
 
     def __post_init__(self) -> None:
         tags = (self.user, self.assistant, self.system)
@@ -91,20 +103,44 @@ def begins_with_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
 
 
 def saved_chat_template(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat) -> str:
-    """The template as it is saved with a checkpoint that uses this tokenizer.
+    """The template as it is saved with a checkpoint that uses this tokenizer; with `own_template`,
+    the one that it has already.
 
     DEVIATION: the BOS is written by the template. The authors leave it to the tokenizer and then
     count the prompt without it, which puts their loss mask one token short.
 
     Raises:
-        ValueError: the tokenizer has no EOS token, so that no response could ever end.
+        ValueError: the tokenizer has no EOS token, so that no response could ever end; or no
+            template where its own is asked for.
     """
     if tokenizer.eos_token is None:
         raise ValueError(
             f"the tokenizer in {tokenizer.name_or_path or 'memory'} has no EOS token: "
             "set 'eos_token' in its tokenizer_config.json to a token of its vocabulary"
         )
+    if chat_format.own_template:
+        return _own_template(tokenizer)
     return chat_template(chat_format, begins_with_bos(tokenizer))
+
+
+def _own_template(tokenizer: "PreTrainedTokenizerBase") -> str:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several by name, as for tools
+        template = template.get("default")
+    if template is None:
+        raise ValueError(
+            f"the tokenizer in {tokenizer.name_or_path or 'memory'} has no chat template of its own: "
+            "take 'own_template' out of 'chat' to ask by our tags, or add its chat_template.jinja"
+        )
+    return template
+
+
+def require_prompts(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat) -> None:
+    """Raises ValueError unless prompts can be made: there are EOS and template, and the template
+    takes a user's turn and says what is asked."""
+    template = saved_chat_template(tokenizer, chat_format)
+    if PROBE not in render(_user_turn(PROBE), tokenizer, template, add_generation_prompt=True):
+        raise ValueError(_unusable(tokenizer, "leaves out what the user says"))
 
 
 def tokenize_prompt(
@@ -131,7 +167,7 @@ def tokenize_conversation(
             a prompt's last characters with the response's first, so that the prompt of generation
             would not be what was trained on.
     """
-    _check_messages(messages)
+    check_messages(messages)
     template = saved_chat_template(tokenizer, chat_format)
     ids = _token_ids(messages, tokenizer, template)
     loss_mask = [0] * len(ids)
@@ -151,6 +187,38 @@ def tokenize_conversation(
     )
 
 
+def tokenize_response(
+    instruction: str, response: str, tokenizer: "PreTrainedTokenizerBase"
+) -> list[int]:
+    """Token ids of a response behind its prompt, both in the tokenizer's own template, without what
+    ends it and without outer white space.
+
+    Raises:
+        ValueError: the template fails on the two turns, or the tokenizer merges text across the
+            start or end of the response.
+    """
+    template, text = _own_template(tokenizer), response.strip()
+    before = render(_user_turn(instruction), tokenizer, template, add_generation_prompt=True)
+    turns = [*_user_turn(instruction), {"role": "assistant", "content": PROBE}]
+    answered, found, ending = render(turns, tokenizer, template).rpartition(PROBE)
+    if not found:
+        raise ValueError(_unusable(tokenizer, "leaves out what the assistant says"))
+    # Some put a space there. Any other text between prompt and answer, such as an empty block of
+    # reasoning, is none of the response, and what the prompt opens stays open.
+    between = answered.removeprefix(before)
+    text = (between if between.isspace() else "") + text
+    prompt, through, whole = (
+        _text_ids(part, tokenizer) for part in (before, before + text, before + text + ending)
+    )
+    if through[: len(prompt)] != prompt or whole[: len(through)] != through:
+        raise ValueError(
+            _unusable(
+                tokenizer, f"lets the response {text[:40]!r} merge with what stands around it"
+            )
+        )
+    return through[len(prompt) :]
+
+
 def _user_turn(instruction: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": instruction}]
 
@@ -161,16 +229,53 @@ def _token_ids(
     template: str,
     add_generation_prompt: bool = False,
 ) -> list[int]:
-    return tokenizer.apply_chat_template(
-        list(messages),
-        chat_template=template,
-        add_generation_prompt=add_generation_prompt,
-        tokenize=True,
-        return_dict=False,
+    return _text_ids(render(messages, tokenizer, template, add_generation_prompt), tokenizer)
+
+
+def _text_ids(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    # The template has written the BOS, where there is one.
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def render(
+    messages: Sequence[Message],
+    tokenizer: "PreTrainedTokenizerBase",
+    template: str,
+    add_generation_prompt: bool = False,
+) -> str:
+    """Text of a conversation by a Jinja template. Raises ValueError where the template fails."""
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages),
+            chat_template=_on_template_day(template),
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+        )
+    except Exception as error:  # a template of others raises what it likes
+        turns = " and ".join(message["role"] for message in messages)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(_unusable(tokenizer, f"fails on turns of {turns}: {reason}")) from error
+
+
+def _on_template_day(template: str) -> str:
+    """The template, with a macro of its own in place of the function that tells today's date."""
+    if "strftime_now" not in template:
+        return template
+    told = {f"%{code}": TEMPLATE_DAY.strftime(f"%{code}") for code in DATE_CODES}
+    replaced = "".join(f" | replace('{code}', '{text}')" for code, text in told.items())
+    macro = "{% macro strftime_now(format) %}{{ format" + replaced + " }}{% endmacro %}"
+    return f"{macro}\n{template}"  # the line break is the tag's, and is not rendered
+
+
+def _unusable(tokenizer: "PreTrainedTokenizerBase", why: str) -> str:
+    return (
+        f"the chat template of the tokenizer in {tokenizer.name_or_path or 'memory'} {why}; correct "
+        "it, or take 'own_template' out of 'chat' to ask by our tags"
     )
 
 
-def _check_messages(messages: Sequence[Message]) -> None:
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raises ValueError unless these are turns with a known role and text, a user's first."""
     if not messages:
         raise ValueError("a conversation needs at least one message")
     if messages[0].get("role") == "assistant":

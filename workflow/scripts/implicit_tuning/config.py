@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import yaml
 
 from implicit_tuning.config_checks import SOURCES, reference_problems, suggest
-from implicit_tuning.judging.kinds import FILES
+from implicit_tuning.judging.kinds import FILES, with_kinds
 from implicit_tuning.lock import read_lock
 from implicit_tuning.pins import Pin
 
@@ -66,13 +67,13 @@ class Config:
     evaluation: str
     judge: str
     adaptations: Mapping[str, Mapping]
-    chat: Mapping[str, str]
-    training: Mapping[str, object]
-    generation: Mapping[str, object]
-    rules: Mapping[str, object]
+    chat: Mapping[str, Any]
+    training: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    rules: Mapping[str, Any]
     judges: Mapping[str, Mapping]
     datasets: Mapping[str, Mapping]
-    runtime: Mapping[str, int]
+    runtime: Mapping[str, Any]
     pretrain_base: str = "shipped"
     epochs: str = "fixed"
     epoch_selection: Mapping | None = None
@@ -81,7 +82,8 @@ class Config:
     embeddings: Mapping[str, Mapping] = field(default_factory=dict)
     ablations: Mapping[str, Mapping] = field(default_factory=dict)
     rewriters: Mapping[str, Mapping] = field(default_factory=dict)
-    hardware: Mapping[str, object] | None = None
+    hardware: Mapping[str, Any] | None = None
+    audit: Mapping[str, Any] | None = None
     lock: Mapping[str, Pin] = field(default_factory=dict)
 
     def adapted(self, base: str) -> list[str]:
@@ -132,7 +134,7 @@ def load_config(raw: Mapping, root: Path) -> Config:
     Raises:
         ConfigError: lists every problem.
     """
-    schema = _read_yaml(root / "config" / "schema.yaml")
+    schema = with_kinds(_read_yaml(root / "config" / "schema.yaml"))
     problems = list(_value_problems(raw))
     if problems:
         raise ConfigError(problems)
@@ -226,7 +228,7 @@ def _located(entry: Mapping, data_root: Path) -> dict:
 # --- schema -------------------------------------------------------------------------------------
 
 
-def _coerce(value: object, schema: Mapping, whole: Mapping) -> object:
+def _coerce(value: Any, schema: Mapping, whole: Mapping) -> Any:
     """Equal values in one type, so that 1e-4, 1.0e-4 and "0.0001" give one key.
 
     YAML 1.1 reads 1e-4 as a string, and so does the command line with every nested value.

@@ -4,11 +4,17 @@ import difflib
 import importlib.util
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from implicit_tuning.chat import ChatFormat
+from implicit_tuning.guards.checks import guard_problems
 from implicit_tuning.judging.kinds import KINDS
 from implicit_tuning.judging.kinds import Kind as JudgeKind
+from implicit_tuning.model_checks import (
+    checkpoint_problems,
+    model_problems,
+    one_place_problems,
+)
 from implicit_tuning.nodes import PACKAGE, module_path
 from implicit_tuning.organism.bases import RECIPES
 from implicit_tuning.organism.rows import SOURCES as ORGANISM_SOURCES
@@ -33,14 +39,20 @@ ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     ),
     "checkpoint": (
         frozenset(),
-        frozenset({"path", "hub", "shape", "licence", "gated", "chat", "generation", "reference"}),
+        frozenset(
+            {"path", "hub", "shape", "licence", "gated", "data", "chat", "generation", "reference"}
+        ),
     ),
     "rules": (
         frozenset({"rules"}),
         frozenset({"rule_settings", "chat", "generation", "reference"}),
     ),
     "shuffled": (frozenset({"of"}), frozenset()),
+    "guard": (frozenset({"of", "guard"}), frozenset({"evaluation"})),
 }
+OWN_TEMPLATE = (
+    "only a model from elsewhere can have another template; give it to a row of kind checkpoint"
+)
 # Kinds whose runs others can be compared with.
 TUNED = ("finetune", "checkpoint")
 # The function that makes a module of implicit_tuning/datasets a formatter of this kind.
@@ -49,11 +61,6 @@ BUILDERS = {"training": "to_messages", "evaluation": "to_item"}
 OPTIONAL_LIBRARY = "sentence_transformers"
 # What a folder of a sentence-transformers model has, by glob pattern.
 SENTENCE_FILES = {"modules.json": "modules.json", "safetensors weights": "**/*.safetensors"}
-BASE_FILES = {
-    "config.json": ("config.json",),
-    "a tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json"),
-    "safetensors weights": ("model.safetensors", "model.safetensors.index.json"),
-}
 
 
 def suggest(wrong: object, known: Mapping | list | tuple) -> str:
@@ -67,6 +74,8 @@ def suggest(wrong: object, known: Mapping | list | tuple) -> str:
 def reference_problems(config: "Config") -> Iterator[str]:
     """Everything a config names that does not exist or does not fit, a line each."""
     yield from _chat_problems("chat", config.chat)
+    if "own_template" in config.chat:
+        yield f"chat.own_template: {config.chat['own_template']}: {OWN_TEMPLATE}"
     for name, adaptation in config.adaptations.items():
         yield from _adaptation_problems(config, name, adaptation)
     yield from _kind_of_row_problem(config, "reference", config.reference, TUNED)
@@ -79,15 +88,25 @@ def reference_problems(config: "Config") -> Iterator[str]:
     yield from _embedding_problems(config)
     for name in config.rewriters:
         yield from _rewriter_problems(config, name)
+    if config.audit is not None:
+        yield from _adaptation_problem(config, "audit.adaptation", config.audit["adaptation"])
     for name, ablation in config.ablations.items():
         yield from _ablation_problems(config, f"ablations.{name}", ablation)
 
 
-def _chat_problems(where: str, chat: Mapping[str, str]) -> Iterator[str]:
+def _chat_problems(where: str, chat: Mapping[str, Any]) -> Iterator[str]:
     try:
         ChatFormat(**chat)
     except ValueError as error:
         yield f"{where}: {error}"
+
+
+def _template_problems(where: str, adaptation: Mapping) -> Iterator[str]:
+    own = adaptation["chat"].get("own_template")
+    if own and adaptation["kind"] != "checkpoint":
+        yield f"{where}.own_template: {own}: {OWN_TEMPLATE}"
+    for tag in sorted(set(adaptation["chat"]) - {"own_template"}) if own else ():
+        yield f"{where}.{tag}: under a template of its own no tag counts; remove it, or own_template"
 
 
 def _adaptation_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
@@ -101,7 +120,7 @@ def _adaptation_problems(config: "Config", name: str, adaptation: Mapping) -> It
             f"adaptations.{name}.{key}: {adaptation[key]!r}: an adaptation of kind '{kind}' has no "
             "such key; remove it"
         )
-    if kind == "finetune" and "data" in adaptation:
+    if kind in TUNED and "data" in adaptation:
         yield from _dataset_problems(
             config, f"adaptations.{name}.data", adaptation["data"], "training"
         )
@@ -109,17 +128,26 @@ def _adaptation_problems(config: "Config", name: str, adaptation: Mapping) -> It
         yield f"rules.bias: {{}}: adaptations.{name} uses the rule 'bias'; give it pieces"
     yield from _bases_problems(config, name, adaptation)
     if kind == "checkpoint":
-        yield from _model_problems(f"adaptations.{name}", adaptation)
-    for key, kinds in (("of", ("finetune",)), ("reference", TUNED)):
+        own = {n: base for n, base in config.bases.items() if name in config.adapted(n)}
+        yield from checkpoint_problems(f"adaptations.{name}", adaptation, own)
+    guarded = TUNED if kind == "guard" else ("finetune",)
+    for key, kinds in (("of", guarded), ("reference", TUNED)):
         if key in adaptation:
             where = f"adaptations.{name}.{key}"
             yield from _kind_of_row_problem(config, where, adaptation[key], kinds)
     if "reference" in adaptation:
         yield from _own_reference_problems(config, name, adaptation["reference"])
     if "chat" in adaptation:
-        yield from _chat_problems(f"adaptations.{name}.chat", {**config.chat, **adaptation["chat"]})
+        where = f"adaptations.{name}.chat"
+        yield from _chat_problems(where, {**config.chat, **adaptation["chat"]})
+        yield from _template_problems(where, adaptation)
     if "rephrase" in adaptation:
         yield from _rephrase_problems(config, name, adaptation)
+    if "evaluation" in adaptation:
+        key = f"adaptations.{name}.evaluation"
+        yield from _dataset_problems(config, key, adaptation["evaluation"], "evaluation")
+    if kind == "guard":
+        yield from guard_problems(config, name, adaptation)
 
 
 def _bases_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
@@ -142,7 +170,7 @@ def _bases_problems(config: "Config", name: str, adaptation: Mapping) -> Iterato
 def _rephrase_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
     rewriter, data = adaptation["rephrase"], adaptation.get("data")
     where = f"adaptations.{name}.rephrase: '{rewriter}'"
-    of_organism = "organism" in config.datasets.get(data, {})
+    of_organism = "organism" in config.datasets.get(data or "", {})
     if rewriter not in config.rewriters:
         yield f"{where} is no rewriter; {suggest(rewriter, config.rewriters)}"
     elif config.rewriters[rewriter]["kind"] == "organism" and not of_organism:
@@ -239,6 +267,9 @@ def _evaluations(config: "Config") -> dict[str, str]:
     found = {"evaluation": config.evaluation}
     if config.epochs == "selected" and config.epoch_selection is not None:
         found["epoch_selection.evaluation"] = config.epoch_selection["evaluation"]
+    for name, row in config.adaptations.items():
+        if "evaluation" in row:
+            found[f"adaptations.{name}.evaluation"] = row["evaluation"]
     return found
 
 
@@ -258,7 +289,7 @@ def _judge_problems(config: "Config") -> Iterator[str]:
     if kind.loads_base and judge.get("base", "") not in ("", *config.bases):
         yield f"{where}.base: '{judge['base']}' is no base; {suggest(judge['base'], config.bases)}"
     if kind.own_model:
-        yield from _model_problems(where, judge)
+        yield from model_problems(where, judge)
     if "df_gamed" in judge and not judge["df_gamed"].is_file():
         yield (
             f"{where}.df_gamed: '{judge['df_gamed']}' does not exist; correct the path, or remove "
@@ -345,7 +376,7 @@ def _ranking_problems(config: "Config") -> Iterator[str]:
     yield from _dataset_problems(config, "ranking.data", config.ranking["data"], "training")
     for name in config.ranking.get("adaptations", ()):
         yield from _adaptation_problem(config, "ranking.adaptations", name)
-        if config.adaptations.get(name, {}).get("kind") in ("rules", "shuffled"):
+        if config.adaptations.get(name, {}).get("kind") in ("rules", "shuffled", "guard"):
             yield f"ranking.adaptations: '{name}' has no model of its own to rank with; remove it"
 
 
@@ -361,18 +392,12 @@ def _embedding_problems(config: "Config") -> Iterator[str]:
         known = suggest(config.embedding, config.embeddings)
         yield f"embedding: '{config.embedding}' is no embedding; {known}"
         return
-    if config.adaptations.get(config.reference, {}).get("kind") == "checkpoint":
-        yield (
-            f"embedding: '{config.embedding}': similarity is held against the rows that the reference "
-            f"'{config.reference}' was finetuned on, and nobody knows those of a checkpoint: write "
-            "null"
-        )
     entry, where = config.embeddings[config.embedding], f"embeddings.{config.embedding}"
     if entry["kind"] == "tfidf":
         for key in sorted(set(entry) - {"kind"}):
             yield f"{where}.{key}: {entry[key]!r}: an embedding of kind 'tfidf' has no such key"
         return
-    yield from _one_place_problems(where, entry)
+    yield from one_place_problems(where, entry)
     for what, pattern in SENTENCE_FILES.items() if "path" in entry else ():
         if not any(entry["path"].glob(pattern)):
             yield (
@@ -421,28 +446,4 @@ def _base_problems(config: "Config", name: str, base: Mapping) -> Iterator[str]:
         yield f"bases.{name}.recipe: '{base['recipe']}' is no recipe; {known}"
     if config.pretrain_base == "rebuild" and "recipe" in base:
         return
-    yield from _model_problems(f"bases.{name}", base)
-
-
-def _model_problems(where: str, entry: Mapping) -> Iterator[str]:
-    """What is wrong with the model of an entry that has `path` or `hub`."""
-    yield from _one_place_problems(where, entry)
-    if "path" in entry:
-        yield from _folder_problems(f"{where}.path", entry["path"])
-
-
-def _one_place_problems(where: str, entry: Mapping) -> Iterator[str]:
-    given = [place for place in ("path", "hub") if place in entry]
-    if len(given) != 1:
-        yield f"{where}: give exactly one of path (a local folder), hub, not {given or 'none'}"
-
-
-def _folder_problems(where: str, path: Path) -> Iterator[str]:
-    """What a model folder lacks."""
-    if not path.is_dir():
-        what = "is a file, not a model folder" if path.is_file() else "does not exist"
-        yield f"{where}: '{path}' {what}; correct the path, or data_root"
-        return
-    for what, choices in BASE_FILES.items():
-        if not any((path / choice).is_file() for choice in choices):
-            yield f"{where}: '{path}' lacks {what} ({' or '.join(choices)}); add it to the folder"
+    yield from model_problems(f"bases.{name}", base)

@@ -7,7 +7,7 @@ mean pooling)
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from scipy import sparse
@@ -21,7 +21,7 @@ TOKEN = r"\w+|[^\w\s]|\n"
 SENTENCE_DEFAULTS = {"prefix": "", "batch_size": 64, "device": "cpu"}
 
 # [texts, dimensions]; each row has length 1, or is zero where the text has nothing to embed.
-Vectors = np.ndarray | sparse.csr_matrix
+Vectors: TypeAlias = np.ndarray | sparse.csr_matrix
 
 
 class Embedder(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, TextIO
+from typing import Literal, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -27,6 +27,7 @@ KINDS = {"to_messages": "training", "to_item": "evaluation"}
 REFERENCE = "reference"
 RANDOM_INSTRUCTIONS_SEED = 0
 
+Record = TypeVar("Record")
 Instructions = Literal["given", "blank", "random"]
 # Messages by the number of the row that they come from.
 Conversations = Mapping[int, list[Message]]
@@ -87,7 +88,9 @@ def format_training(
     module = _load_formatter(formatter, "to_messages")
     report = FormatReport()
     texts = _Texts()
-    conversations = dict(_usable_rows(source, module, module.to_messages, rows, report))
+    conversations: Mapping[int, list[Message]] = dict(
+        _usable_rows(source, module, module.to_messages, rows, report)
+    )
     for messages in conversations.values():
         texts.add(messages)
     report.notes = dict(texts.notes)
@@ -179,8 +182,12 @@ def _load_formatter(name: str, builder: str) -> ModuleType:
 
 
 def _usable_rows(
-    source: Path, formatter: ModuleType, build: Callable, limit: int | None, report: FormatReport
-) -> Iterator[tuple[int, list[Message] | Item]]:
+    source: Path,
+    formatter: ModuleType,
+    build: Callable[..., Record],
+    limit: int | None,
+    report: FormatReport,
+) -> Iterator[tuple[int, Record]]:
     """Number and content of each usable row, until there are `limit`; `report` counts along."""
     with contextlib.closing(read_rows(source)) as raw:
         bar = tqdm(raw, desc=source.name, unit=" rows", delay=PROGRESS_DELAY, disable=None)

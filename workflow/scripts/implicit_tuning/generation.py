@@ -10,7 +10,7 @@ from typing import Self
 from transformers import PreTrainedTokenizerBase
 
 from implicit_tuning import engines
-from implicit_tuning.chat import ChatFormat, saved_chat_template, tokenize_prompt
+from implicit_tuning.chat import ChatFormat, require_prompts, tokenize_prompt
 from implicit_tuning.engines.engine import Engine, GenerationSettings, Prompt
 from implicit_tuning.model_folder import load_tokenizer
 from implicit_tuning.rule_adapter import RuleAdapter, RuleSettings
@@ -20,7 +20,7 @@ OUTPUTS_FILE = "outputs.jsonl"
 
 @dataclass(frozen=True)
 class GenerationReport:
-    """Counts over the answers. `n_tokens` has each answer's EOS in it.
+    """Counts over the answers. `n_tokens` has what ends each answer (EOS) in it.
 
     `n_length` answers were cut at `max_new_tokens` or at the end of the model's context.
     `resolved_pieces` and `unresolved_pieces` are the token-bias rule's, empty without it.
@@ -63,9 +63,12 @@ class Answerer:
         runtime: what decides no byte of the answers; "vllm_python" is the interpreter of vLLM's
             environment, a path or None.
 
+    Attributes:
+        start: tokens that each answer begins with: the model is given them behind the prompt.
+
     Raises:
-        ValueError: the model folder lacks a file, the rules do not fit the tokenizer, or the
-            engine cannot run here.
+        ValueError: the model folder lacks a file, no prompt can be made in this format, the rules
+            do not fit the tokenizer, or the engine cannot run here.
     """
 
     def __init__(
@@ -78,8 +81,9 @@ class Answerer:
     ) -> None:
         self.chat_format = chat_format
         self.settings = settings
+        self.start: list[int] = []
         self.tokenizer = load_tokenizer(model)
-        saved_chat_template(self.tokenizer, chat_format)  # refuses a tokenizer without EOS
+        require_prompts(self.tokenizer, chat_format)
         self.adapter = None
         if rules is not None:
             self.adapter = RuleAdapter(self.tokenizer, **asdict(rules), chat_format=chat_format)
@@ -97,8 +101,8 @@ class Answerer:
         """Answer every instruction and write `destination/outputs.jsonl`, in order of the index.
 
         Each line is `{"index", "instruction", "output", "generator", "n_tokens", "finish"}`;
-        "finish" is "eos" or "length". An empty output is one that the model gave: whatever fails,
-        raises.
+        "finish" is "eos" (any token that ends an answer) or "length". An empty output is one that
+        the model gave: whatever fails, raises.
 
         Args:
             instructions: instructions.jsonl, each line `{"index": int, "instruction": str, ...}`.
@@ -111,7 +115,7 @@ class Answerer:
         prompts = self._read_prompts(instructions)
         replies = self.engine.reply(prompts)
         outputs = [
-            _output(prompt, reply, self.tokenizer, generator)
+            _output(prompt, [*self.start, *reply], self.tokenizer, self.engine.ends, generator)
             for prompt, reply in zip(prompts, replies, strict=True)
         ]
         outputs.sort(key=lambda output: output["index"])
@@ -126,9 +130,9 @@ class Answerer:
         return [self._prompt(item["index"], item["instruction"], instructions) for item in items]
 
     def _prompt(self, index: int, instruction: str, origin: Path) -> Prompt:
-        input_ids = tokenize_prompt(instruction, self.tokenizer, self.chat_format)
+        input_ids = tokenize_prompt(instruction, self.tokenizer, self.chat_format) + self.start
         context = self.engine.context
-        room = self.settings.max_new_tokens
+        room = self.settings.max_new_tokens - len(self.start)
         if context is not None:
             room = min(room, context - len(input_ids))
         if room < 1:
@@ -168,17 +172,24 @@ def _open_engine(
 
 
 def _output(
-    prompt: Prompt, reply: list[int], tokenizer: PreTrainedTokenizerBase, generator: str
+    prompt: Prompt,
+    reply: list[int],
+    tokenizer: PreTrainedTokenizerBase,
+    ends: tuple[int, ...],
+    generator: str,
 ) -> dict:
+    ended = reply[-1] in ends
     return {
         "index": prompt.index,
         "instruction": prompt.instruction,
         "output": tokenizer.decode(
-            reply, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            reply[:-1] if ended else reply,
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
         ),
         "generator": generator,
         "n_tokens": len(reply),
-        "finish": "eos" if reply[-1] == tokenizer.eos_token_id else "length",
+        "finish": "eos" if ended else "length",
     }
 
 

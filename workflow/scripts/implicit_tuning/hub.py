@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from huggingface_hub import HfApi, HfFileSystem, constants, hf_hub_url
 from huggingface_hub.errors import (
@@ -77,6 +77,7 @@ class Place:
     @property
     def url(self) -> str:
         """Address of the file's bytes."""
+        assert self.file is not None  # a repository has none
         return hf_hub_url(
             self.repo, self.file, repo_type=self.kind.removesuffix("s"), revision=self.revision
         )
@@ -94,7 +95,7 @@ def list_files(place: Place) -> tuple[str, Mapping[str, RepoSibling]]:
     Raises:
         HubFailed: no access, no such repository or revision, or hub out of reach.
     """
-    info = patiently(
+    info: Any = patiently(
         lambda: HfApi().repo_info(
             place.repo,
             revision=place.revision,
@@ -184,7 +185,7 @@ def patiently(request: Callable[[], Result], place: Place) -> Result:
     tries = Retrying(
         retry=retry_if_exception(_is_passing),
         stop=stop_after_attempt(TRIES),
-        wait=lambda state: max(BACKOFF(state), _asked_pause(state.outcome.exception())),
+        wait=lambda state: max(BACKOFF(state), _asked_pause(_failure(state))),
         before_sleep=lambda state: _log_pause(state, place),
         reraise=True,
     )
@@ -220,8 +221,15 @@ def _asked_pause(error: BaseException) -> float:
 
 
 def _log_pause(state: RetryCallState, place: Place) -> None:
-    reason = _reason(state.outcome.exception())
-    logger.warning("%s: %s; next try in %.0f s", place, reason, state.next_action.sleep)
+    reason = _reason(_failure(state))
+    logger.warning("%s: %s; next try in %.0f s", place, reason, state.upcoming_sleep)
+
+
+def _failure(state: RetryCallState) -> BaseException:
+    assert state.outcome is not None  # asked after a try
+    error = state.outcome.exception()
+    assert error is not None  # that failed
+    return error
 
 
 def _reason(error: BaseException) -> str:

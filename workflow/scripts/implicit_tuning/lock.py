@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
+from implicit_tuning import adapters
 from implicit_tuning.datasets.rows import UnusableRow
 from implicit_tuning.digests import MODEL_FILES, file_sha256, write_atomically
 from implicit_tuning.pins import Pin, PinnedFile
@@ -89,8 +90,8 @@ def write_pins(file: Path, pins: Mapping[str, Pin]) -> None:
     known = read_lock(file)
     for name, pin in pins.items():
         earlier = known.get(name)
-        same = earlier is not None and earlier.commit == pin.commit
-        known[name] = Pin(pin.commit, {**(earlier.files if same else {}), **pin.files})
+        kept = earlier.files if earlier is not None and earlier.commit == pin.commit else {}
+        known[name] = Pin(pin.commit, {**kept, **pin.files})
     content = {name: _entry(pin) for name, pin in known.items()}
     text = yaml.safe_dump(content, default_flow_style=None, width=1000, allow_unicode=True)
     write_atomically(file, HEADER + (text if content else ""))
@@ -180,23 +181,28 @@ def resolve_dataset(
 
 
 def resolve_model(repo: str, revision: str) -> Pin:
-    """Look up the files of a model on the hub that are read: weights in safetensors,
-    configuration, tokenizer, and the modules of sentence-transformers.
+    """Look up the files of a model, or of a peft adapter, on the hub that are read: weights in
+    safetensors, configuration, tokenizer, and the modules of sentence-transformers.
 
     Args:
         revision: branch, tag or commit.
 
     Raises:
-        LockError: the repository has no safetensors.
+        LockError: the repository has no safetensors, or both a model and an adapter.
         HubFailed: no access, no such repository or revision, or hub out of reach.
     """
     from implicit_tuning.hub import Place, list_files
 
     commit, files = list_files(Place("models", repo, revision))
+    if {adapters.CONFIG_FILE, adapters.MODEL_CONFIG_FILE} <= set(files):
+        raise LockError(
+            f"{repo} has a model and an adapter ({adapters.CONFIG_FILE}) at {revision}, and only one "
+            "can be meant: name a revision that has one of them, or give a local 'path'"
+        )
     names = [name for name in sorted(files) if _is_read(name)]
     if not any(name.endswith(".safetensors") for name in names):
         raise LockError(
-            f"{repo} has no model*.safetensors at {revision}, and pickled weights (.bin, .pth) are "
+            f"{repo} has no weights in safetensors at {revision}, and pickled ones (.bin, .pth) are "
             "never read: name a revision or a copy that has them, or convert it and give its 'path'"
         )
     return Pin(commit, {n: _pin_file(Place("models", repo, commit, n), files[n]) for n in names})
@@ -213,7 +219,7 @@ def _is_read(name: str) -> bool:
     if last.startswith(".") or PurePosixPath(last).suffix not in MODEL_FILES:
         return False
     if last.endswith(".safetensors"):
-        return WEIGHTS.fullmatch(last) is not None
+        return last == adapters.WEIGHTS_FILE or WEIGHTS.fullmatch(last) is not None
     return not last.endswith(".index.json") or last == WEIGHTS_INDEX
 
 

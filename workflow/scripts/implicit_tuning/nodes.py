@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
+from implicit_tuning import HOMES
 from implicit_tuning.digests import read_sealed
 
 # Raised by hand when the layout of artifacts changes: the machinery below is in no fingerprint.
@@ -29,6 +31,7 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "fetch": ("repository",),
     "format": ("dataset", "variant"),
     "pretrain": ("base",),
+    "merge": ("base", "adaptation"),
     "finetune": ("base", "adaptation", "seed"),
     "generate": ("base", "adaptation", "seed", "evaluation"),
     "judge": ("base", "adaptation", "seed", "evaluation", "reference_seed", "judge"),
@@ -38,6 +41,7 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "table": ("table",),
     "figure": ("figure",),
     "report": (),
+    "audit": ("base", "adaptation", "seed"),
 }
 # Stages whose readers depend on the bytes that came out, not on how they were made.
 CUT_OFF = frozenset({"format", "select"})
@@ -123,6 +127,14 @@ def _read_module(name: str) -> tuple[str, tuple[str, ...]]:
     path = module_path(name)
     if path is None:
         raise ModuleNotFoundError(f"no project module or script '{name}' below {SCRIPTS}")
+    return read_code(path, name)
+
+
+def read_code(path: Path, name: str = "") -> tuple[str, tuple[str, ...]]:
+    """Digest of a Python file's syntax, and the project modules that it imports.
+
+    `name` is that of a project module, from which its relative imports start.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     imports = tuple(sorted(set(_project_imports(tree, name, path.name == "__init__.py"))))
     return short_hash(_syntax(tree)), imports
@@ -158,6 +170,8 @@ def _closest_module(name: str) -> str | None:
         return None
     if module_path(name):
         return name
+    if home := HOMES.get(name.removeprefix(f"{PACKAGE}.")):
+        return f"{PACKAGE}.{home}"  # a name of the library, behind the door of the package
     parent = name.rpartition(".")[0]
     return parent if parent and module_path(parent) else None
 
@@ -180,7 +194,7 @@ def _syntax(node: object) -> object:
     return [type(node).__name__, repr(node)]
 
 
-def _without_docstring(node: ast.AST, body: object) -> object:
+def _without_docstring(node: ast.AST, body: Any) -> Any:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
         return body[1:]
@@ -221,10 +235,16 @@ class Node:
     stage: str
     levels: tuple[str, ...]
     code: Code
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     upstream: Mapping[str, "Node | Source"]
-    runtime: Mapping[str, object] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
     cache_identity: object = None
+
+    def above(self, name: str) -> "Node":
+        """The node that it reads under a name; what is read there must not be a source."""
+        found = self.upstream[name]
+        assert isinstance(found, Node)
+        return found
 
     @property
     def cache_key(self) -> str:

@@ -13,7 +13,7 @@ from implicit_tuning.nodes import LOADS_WEIGHTS, RELEASABLE, Node, NodePaths, Un
 # Stages whose nodes measure one run: the tables are made of them.
 MEASURING = ("judge", "rank", "similarity")
 # Stages whose nodes a run asks for by themselves; the others are built for them.
-ASKED_FOR = ("format", "select", *MEASURING, "table", "figure", "report")
+ASKED_FOR = ("format", "select", *MEASURING, "table", "figure", "report", "audit")
 
 
 @dataclass
@@ -44,8 +44,13 @@ class Plan:
         return self.nodes.get((stage, levels))
 
     def comparisons(self) -> list[Node]:
-        """The comparisons on the evaluation set: those of the sweep are on another one."""
-        return [node for node in self.stage("judge") if node.levels[1] not in self.sweeps]
+        """The comparisons on the evaluation set: those of the sweep, and those by which a guard is
+        tried on its own task, are on others."""
+        return [
+            node
+            for node in self.stage("judge")
+            if node.levels[1] not in self.sweeps and node.levels[3] == self.config.evaluation
+        ]
 
     def groups(self) -> dict[str, list[Node]]:
         """What measures runs, by stage and the data set that those were trained on ("none": no one).
@@ -60,7 +65,7 @@ class Plan:
         return groups
 
     def way(self, adaptation: str) -> str:
-        """How an adaptation finetunes: "instruction", "response" or "single_task".
+        """How an adaptation with data was tuned: "instruction", "response" or "single_task".
 
         Random instructions tell no more of what was asked than blank ones: both are "response".
         """
@@ -69,6 +74,14 @@ class Plan:
             return "response"
         broad = self.config.adaptations[self.config.reference].get("data")
         return "instruction" if chosen["data"] == broad else "single_task"
+
+    def has_similarity(self, adaptation: str) -> bool:
+        """Whether an adaptation's answers are held against its task and the reference's: it was
+        tuned on a single task, and the data of both are known."""
+        known = [self.config.adaptations[n] for n in (adaptation, self.config.reference)]
+        if self.config.embedding is None or not all("data" in row for row in known):
+            return False
+        return self.way(adaptation) == "single_task"
 
     def loading(self, checkpoint: Node) -> list[Node]:
         """The nodes that load the weights of a checkpoint."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
+from implicit_tuning.adapters import is_adapter
 from implicit_tuning.config import Config, ConfigError, merge
 from implicit_tuning.config_checks import sweep_name, without_own_epochs
-from implicit_tuning.digests import DigestMemory
+from implicit_tuning.digests import DigestMemory, model_files
 from implicit_tuning.engines.kinds import generation_code
 from implicit_tuning.judging.kinds import (
     ALWAYS,
@@ -20,6 +22,7 @@ from implicit_tuning.nodes import PACKAGE, Code, Node, Source
 from implicit_tuning.paper import CHOSEN_EPOCHS
 from implicit_tuning.pins import Pin
 from implicit_tuning.plan import Plan
+from implicit_tuning.plan_guards import guarded_node
 from implicit_tuning.rewriting import kinds as rewriters
 
 # Libraries whose versions decide the result of a stage.
@@ -95,14 +98,14 @@ class RunPlanner:
             raise ConfigError([f"hub: '{repo}' is asked for at {commits}: name one revision"])
         return found
 
-    def _pinned(self, kind: str, hub: Mapping) -> tuple[str, Pin]:
+    def _pinned(self, kind: Literal["datasets", "models"], hub: Mapping) -> tuple[str, Pin]:
         """Repository and pin of a hub source. One that is not locked yet is planned under the
         revision that the config names, and refused before any job runs."""
         revision = hub.get("revision", "main")
         pin = self.config.lock.get(lock_name(kind, hub["repo"], revision))
         return hub["repo"], pin or Pin(revision, {})
 
-    def formatted(self, dataset: str, options: Mapping[str, object] | None = None) -> Node:
+    def formatted(self, dataset: str, options: Mapping[str, Any] | None = None) -> Node:
         """Format node of a data set; its variant keeps two ways of formatting it apart.
 
         `options` are the keys `instructions`, `rows` and `rephrase` of an adaptation.
@@ -143,11 +146,11 @@ class RunPlanner:
             return found
         # The script only chooses between the two; the identity is the module's.
         if "organism" in entry:
-            code, settings = Code((f"{PACKAGE}.organism.rows",)), {"organism": entry["organism"]}
-            return self.plan.add(Node("download", (dataset,), code, settings, upstream={}))
+            code, made_of = Code((f"{PACKAGE}.organism.rows",)), {"organism": entry["organism"]}
+            return self.plan.add(Node("download", (dataset,), code, made_of, upstream={}))
         if "url" in entry:
-            settings = {"url": dict(entry["url"])}
-            return self.plan.add(Node("download", (dataset,), PINNED, settings, upstream={}))
+            fetched = {"url": dict(entry["url"])}
+            return self.plan.add(Node("download", (dataset,), PINNED, fetched, upstream={}))
         (repo, pin), file = self._pinned("datasets", entry["hub"]), entry["hub"]["file"]
         settings: dict = {"hub": {"repo": repo, "commit": pin.commit, "file": file}}
         pinned = pin.files.get(file)
@@ -188,7 +191,10 @@ class RunPlanner:
         return merge(training, chosen.get("training", {}))
 
     def _chat(self, chosen: Mapping) -> dict:
-        return merge(self.config.chat, chosen.get("chat", {}))
+        own = chosen.get("chat", {})
+        if own.get("own_template"):
+            return {"own_template": True}  # under which no tag counts
+        return {**self.config.chat, **{k: v for k, v in own.items() if k != "own_template"}}
 
     def selection(self, base: str, adaptation: str) -> Node:
         """The choice among numbers of epochs, each tried in a run of its own (paper, section 3)."""
@@ -197,15 +203,20 @@ class RunPlanner:
             return found
         upstream = {
             str(epochs): self._validation(base, sweep_name(adaptation, epochs))
-            for epochs in sorted(self.config.epoch_selection["epochs"])
+            for epochs in sorted(self._selection["epochs"])
         }
         code = Code(("select_epochs",), SELECTION_LIBRARIES)
         return self.plan.add(Node("select", levels, code, {}, upstream))
 
+    @property
+    def _selection(self) -> Mapping:
+        assert self.config.epoch_selection is not None  # the checks of the config ask for it
+        return self.config.epoch_selection
+
     def _validation(self, base: str, sweep: str) -> Node:
         """A run of the sweep against the reference answers of the validation set."""
-        evaluation = self.config.epoch_selection["evaluation"]
-        seed = self.config.epoch_selection["seed"]
+        evaluation = self._selection["evaluation"]
+        seed = self._selection["seed"]
         generation = self.generation(base, sweep, seed, evaluation)
         return self._judge(generation, self.formatted(evaluation), evaluation, NO_SEED)
 
@@ -218,27 +229,31 @@ class RunPlanner:
         evaluation = evaluation or self.config.evaluation
         chosen = self.plan.adaptations[adaptation]
         kind = chosen["kind"]
-        own_seed = str(seed) if kind in ("finetune", "shuffled") else NO_SEED
-        levels = (base, adaptation, own_seed, evaluation)
+        trained = self.plan.adaptations[chosen.get("of", adaptation)]["kind"] == "finetune"
+        levels = (base, adaptation, str(seed) if trained else NO_SEED, evaluation)
         if found := self.plan.find("generate", levels):
             return found
+        if kind == "guard":
+            run = self.generation(base, chosen["of"], seed, evaluation)
+            return self.plan.add(guarded_node(self, run, adaptation, seed))
         if kind == "shuffled":
             upstream = {"outputs": self.generation(base, chosen["of"], seed)}
             settings = {"generator": adaptation, "seed": seed}
             return self.plan.add(Node("generate", levels, Code(("shuffle",)), settings, upstream))
-        upstream = {
+        reads: dict[str, Node | Source] = {
             "model": self.model(base, adaptation, seed),
             "instructions": self.formatted(evaluation),
         }
+        decoding = merge(self.config.generation, chosen.get("generation", {}))
         settings = {
             "generator": adaptation,
             "chat": self._chat(chosen),
-            "generation": merge(self.config.generation, chosen.get("generation", {})),
+            "generation": decoding,
             "rules": rule_settings(self.config, chosen) if kind == "rules" else None,
         }
-        code = generation_code(settings["generation"]["engine"])
+        code = generation_code(decoding["engine"])
         runtime = {"vllm_python": self.config.runtime.get("vllm_python")}
-        return self.plan.add(Node("generate", levels, code, settings, upstream, runtime))
+        return self.plan.add(Node("generate", levels, code, settings, reads, runtime))
 
     def model(self, base: str, adaptation: str, seed: int) -> Node | Source:
         """The weights that an adaptation runs: its own, or the base's."""
@@ -246,21 +261,40 @@ class RunPlanner:
         if chosen["kind"] == "finetune":
             return self.finetune(base, adaptation, seed)
         if chosen["kind"] == "checkpoint":
-            return self._model_folder(chosen)
+            return self._checkpoint(base, adaptation)
         return self.base(base)
 
-    def comparison(self, base: str, adaptation: str, seed: int) -> Node:
+    def _checkpoint(self, base: str, adaptation: str) -> Node | Source:
+        """A model from elsewhere; of an adapter, what it makes of the base."""
+        found = self._model_folder(self.plan.adaptations[adaptation])
+        levels = (base, adaptation)
+        if not is_adapter(_file_names(found)):
+            return found
+        if merged := self.plan.find("merge", levels):
+            return merged
+        upstream = {"base": self.base(base), "adapter": found}
+        settings = {"dtype": self.config.training["storage_dtype"]}
+        runtime = {"repo": self.config.bases[base].get("hub", {}).get("repo")}
+        code = Code(("merge",), (*MODEL_LIBRARIES, "peft"))
+        return self.plan.add(Node("merge", levels, code, settings, upstream, runtime))
+
+    def comparison(
+        self, base: str, adaptation: str, seed: int, evaluation: str | None = None
+    ) -> Node:
         """A run against its reference run of the same base and seed (paper, section 3)."""
+        evaluation = evaluation or self.config.evaluation
         reference = reference_of(self.config, adaptation)
-        references = self.generation(base, reference, seed)
-        generation = self.generation(base, adaptation, seed)
-        return self._judge(generation, references, self.config.evaluation, str(seed))
+        references = self.generation(base, reference, seed, evaluation)
+        generation = self.generation(base, adaptation, seed, evaluation)
+        return self._judge(generation, references, evaluation, str(seed))
 
     def _judge(
         self, generation: Node, references: Node, evaluation: str, reference_seed: str
     ) -> Node:
         judge = self.config.judges[self.config.judge]
         levels = (*generation.levels, reference_seed, self.config.judge)
+        if found := self.plan.find("judge", levels):
+            return found
         upstream: dict[str, Node | Source] = {
             "outputs": generation,
             "references": references,
@@ -274,7 +308,7 @@ class RunPlanner:
         code = Code(modules, (*ALWAYS, *kind.libraries, *libraries))
         settings = {"judge": identity_settings(judge), "comparison": comparison_settings(judge)}
         if kind.chat:
-            settings["chat"] = self.config.chat
+            settings["chat"] = dict(self.config.chat)
         # Verdicts are kept by their content: a run that changed, or another way of counting
         # verdicts, must not pay again for what was judged. Another code of the judge asks anew.
         asking = Code((f"{PACKAGE}.judging.{judge['kind']}",), kind.libraries)
@@ -295,6 +329,7 @@ class RunPlanner:
     def ranking(self, base: str, adaptation: str, seed: int) -> Node:
         """How a model ranks real responses against random ones (paper, section 4)."""
         ranking, chosen = self.config.ranking, self.plan.adaptations[adaptation]
+        assert ranking is not None  # else nothing asks for it
         own_seed = str(seed) if chosen["kind"] == "finetune" else NO_SEED
         levels = (base, adaptation, own_seed, ranking["data"])
         if found := self.plan.find("rank", levels):
@@ -315,27 +350,40 @@ class RunPlanner:
     def similarity(self, base: str, adaptation: str, seed: int) -> Node:
         """How near the answers of a single-task run stay to its task (paper, section 5.2)."""
         config = self.config
-        name, embedding = config.embedding, config.embeddings[config.embedding]
+        folder, embedding, libraries = self.embedder()
         generation = self.generation(base, adaptation, seed)
         upstream: dict[str, Node | Source] = {
             "outputs": generation,
             "reference_outputs": self.generation(base, config.reference, seed),
-            # What the two were finetuned on, with their own `rows` and `rephrase`.
-            "task_rows": self.finetune(base, adaptation, seed).upstream["rows"],
-            "reference_rows": self.finetune(base, config.reference, seed).upstream["rows"],
+            "task_rows": self.task_rows(base, adaptation, seed),
+            "reference_rows": self.task_rows(base, config.reference, seed),
         }
-        if {"path", "hub"} & set(embedding):
-            upstream["embedding"] = self._model_folder(embedding)
+        upstream |= folder
         formatter = config.datasets[config.adaptations[adaptation]["data"]]["formatter"]
-        settings = {
-            "formatter": formatter,
-            "embedding": {k: v for k, v in embedding.items() if k not in OF_MODEL_FOLDERS},
-        }
+        settings = {"formatter": formatter, "embedding": embedding}
         # The task's module tells its mark.
         roots = ("similarity", f"{PACKAGE}.datasets.{formatter}")
-        code = Code(roots, EMBEDDING_LIBRARIES[embedding["kind"]])
-        levels = (*generation.levels, name)
+        code = Code(roots, libraries)
+        # A model without a seed is held against the reference run of each.
+        levels = (base, adaptation, str(seed), config.evaluation, config.embedding or "")
         return self.plan.add(Node("similarity", levels, code, settings, upstream))
+
+    def task_rows(self, base: str, adaptation: str, seed: int) -> Node:
+        """The rows that an adaptation was finetuned on, with its own `rows` and `rephrase`; of a
+        checkpoint from elsewhere, those that it says."""
+        chosen = self.plan.adaptations[adaptation]
+        if chosen["kind"] == "checkpoint":
+            return self.formatted(chosen["data"])
+        return self.finetune(base, adaptation, seed).above("rows")
+
+    def embedder(self) -> tuple[dict[str, Node | Source], dict, tuple[str, ...]]:
+        """The config's embedding: the folder of its model, if it has one, by the name under which it
+        is read; its settings; the libraries that decide it."""
+        entry = self.config.embeddings[self.config.embedding or ""]
+        has_model = {"path", "hub"} & set(entry)
+        folder = {"embedding": self._model_folder(entry)} if has_model else {}
+        settings = {k: v for k, v in entry.items() if k not in OF_MODEL_FOLDERS}
+        return folder, settings, EMBEDDING_LIBRARIES[entry["kind"]]
 
 
 def training_libraries(training: Mapping) -> tuple[str, ...]:
@@ -352,18 +400,20 @@ def add_runs(plan: Plan, digests: DigestMemory) -> None:
     for base in config.bases:
         for seed in config.seeds:
             for name in config.adapted(base):
-                adaptation = config.adaptations[name]
                 planner.comparison(base, name, seed)
+                row = config.adaptations[name]
+                if "evaluation" in row:  # a guard's, of its task
+                    for run in (name, row["of"]):
+                        planner.comparison(base, run, seed, row["evaluation"])
                 if name in ranked:
                     planner.ranking(base, name, seed)
-                tuned = adaptation["kind"] == "finetune"
-                if config.embedding is not None and tuned and plan.way(name) == "single_task":
+                if plan.has_similarity(name):
                     planner.similarity(base, name, seed)
 
 
 def sweep_rows(config: Config) -> dict[str, dict]:
     """Rows of the sweep over epochs by the names of their runs; none where epochs are fixed."""
-    if config.epochs != "selected":
+    if config.epochs != "selected" or config.epoch_selection is None:
         return {}
     return {
         sweep_name(name, epochs): merge(config.adaptations[name], {"training": {"epochs": epochs}})
@@ -381,7 +431,16 @@ def rule_settings(config: Config, adaptation: Mapping) -> dict:
 
 def reference_of(config: Config, adaptation: str) -> str:
     """The adaptation whose run an adaptation's is compared with."""
-    return config.adaptations[adaptation].get("reference", config.reference)
+    row = config.adaptations[adaptation]
+    own = config.adaptations[row["of"]] if row["kind"] == "guard" else row
+    return own.get("reference", config.reference)
+
+
+def _file_names(model: Node | Source) -> set[str]:
+    """Names of the files of a model that no job of ours made; none of one that is not locked."""
+    if isinstance(model, Source):
+        return set(model_files(model.path))
+    return set(model.runtime["files"])
 
 
 def _ranked(config: Config) -> set[str]:
@@ -411,7 +470,7 @@ def _rephrased(node: Node, rewriter: Mapping) -> Node:
     )
 
 
-def _variant(options: Mapping[str, object]) -> str:
+def _variant(options: Mapping[str, Any]) -> str:
     """Name of a way to format a data set."""
     told = options.get("instructions", "given")
     variant = "plain" if told == "given" else f"{told}-instructions"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from implicit_tuning import paper
 from implicit_tuning.config import Config, ConfigError, merge
@@ -24,7 +25,7 @@ DRAWN = ("main", "loss", "ranking", "similarity", "drift", "epochs", "ablation")
 # What sets the rows of an ablation apart that names no setting.
 BY_NAME = "adaptation"
 # Order of the report's tables; ablations come behind.
-REPORTED = ("main", "claims", "paper", "ranking", "similarity", "drift", "epochs")
+REPORTED = ("main", "claims", "paper", "ranking", "similarity", "drift", "guards", "epochs")
 PAGE = {
     "template": "report.html.jinja",
     "style": "report.css",
@@ -44,9 +45,12 @@ def add_tables(plan: Plan, digests: DigestMemory) -> None:
         *_tables_of_ablations(plan, calibration),
         *_tables_beside_the_paper(plan),
         *_tables_of_analyses(plan),
+        *_table_of_guards(plan, calibration),
     )
     for name, module, upstream, settings in specs:
-        code = Code((f"{PACKAGE}.tables.{module}",), TABLE_LIBRARIES)
+        formatters = {g["formatter"] for g in settings.get("guards", {}).values()}
+        marks = (f"{PACKAGE}.datasets.{formatter}" for formatter in sorted(formatters))
+        code = Code((f"{PACKAGE}.tables.{module}", *marks), TABLE_LIBRARIES)
         settings = {"table": name, "module": module, "label": plan.config.label, **settings}
         plan.add(Node("table", (name,), code, settings, upstream))
 
@@ -95,20 +99,52 @@ def _tables_of_analyses(plan: Plan) -> Iterator[TableSpec]:
     if ranked := _by_levels(plan.stage("rank")):
         yield "ranking", "ranking", ranked, _listed(config)
     if measured := _by_levels(plan.stage("similarity")):
-        settings = {"reference": config.reference, "embedding": embedding(config)}
-        settings |= _listed(config)
+        settings: dict[str, Any] = {
+            "reference": config.reference,
+            "embedding": embedding(config),
+            **_listed(config),
+        }
         yield "similarity", "similarity", measured, settings
         if any(has_mark(node.settings["formatter"]) for node in measured.values()):
             yield "drift", "drift", measured, settings
     if selections := plan.stage("select"):
-        tried = [above for node in selections for above in node.upstream.values()]
+        tried = [node.above(name) for node in selections for name in node.upstream]
         sweep = {
-            node.levels[1]: [selection.levels[1], int(epochs)]
+            selection.above(epochs).levels[1]: [selection.levels[1], int(epochs)]
             for selection in selections
-            for epochs, node in selection.upstream.items()
+            for epochs in selection.upstream
         }
         settings = {**_listed(config), "sweep": sweep}
         yield "epochs", "epochs", _by_name([*selections, *tried]), settings
+
+
+def _table_of_guards(plan: Plan, calibration: Inputs) -> Iterator[TableSpec]:
+    """What guards cost the runs that they guard."""
+    config = plan.config
+    guards = {
+        name: {
+            "of": row["of"],
+            "kind": row["guard"]["kind"],
+            "formatter": config.datasets[config.adaptations[row["of"]]["data"]]["formatter"],
+            "evaluation": row.get("evaluation"),
+        }
+        for name, row in config.adaptations.items()
+        if row["kind"] == "guard"
+    }
+    if not guards:
+        return
+    both = {*guards, *(guard["of"] for guard in guards.values())}
+    judged = [node for node in plan.stage("judge") if node.levels[1] in both]
+    answers = [node.above("outputs") for node in judged]
+    near = [node for node in plan.stage("similarity") if node.levels[1] in both]
+    settings = {**_listed(config), **judging(config, both), "embedding": embedding(config)}
+    settings["evaluation"] = config.evaluation
+    yield (
+        "guards",
+        "guards",
+        {**_by_name([*judged, *answers, *near]), **calibration},
+        {**settings, "guards": guards},
+    )
 
 
 def add_figures(plan: Plan) -> None:
@@ -172,10 +208,10 @@ def _by_name(nodes: list[Node]) -> dict[str, Node]:
 def _examples_inputs(plan: Plan) -> dict[str, Node]:
     """Answers and verdicts of the first seed, and the instructions."""
     comparisons = [n for n in plan.comparisons() if n.levels[4] == str(min(plan.config.seeds))]
-    answers = [node.upstream["outputs"] for node in comparisons]
+    answers = [node.above("outputs") for node in comparisons]
     return {
         **_by_name([*answers, *comparisons]),
-        "instructions": comparisons[0].upstream["instructions"],
+        "instructions": comparisons[0].above("instructions"),
     }
 
 
@@ -195,11 +231,11 @@ def listing(config: Config) -> list[str]:
     return in_order(config.adaptations, controls(config))
 
 
-def _listed(config: Config) -> dict[str, object]:
+def _listed(config: Config) -> dict[str, Any]:
     return {"adaptations": listing(config)}
 
 
-def judging(config: Config, adaptations: Iterable[str]) -> dict[str, object]:
+def judging(config: Config, adaptations: Iterable[str]) -> dict[str, Any]:
     """What a table must know of its verdicts: their references, and what is known of the judge."""
     own = {name: reference_of(config, name) for name in adaptations}
     return {
@@ -220,7 +256,7 @@ def controls(config: Config) -> list[str]:
     return sorted(n for n, a in config.adaptations.items() if a["kind"] == "shuffled")
 
 
-def _ablation_settings(config: Config, ablation: Mapping) -> dict[str, object]:
+def _ablation_settings(config: Config, ablation: Mapping) -> dict[str, Any]:
     names = ablation["adaptations"]
     setting = ablation.get("setting", BY_NAME)
     return {
@@ -250,7 +286,7 @@ def _value_of(config: Config, base: str, adaptation: str, setting: str) -> objec
     chosen = config.adaptations[adaptation]
     of_base = config.bases[base].get("training", {})
     value: object = {
-        "rows": config.datasets.get(chosen.get("data"), {}).get("rows"),
+        "rows": config.datasets.get(chosen.get("data", ""), {}).get("rows"),
         **chosen,
         "training": merge(merge(config.training, of_base), chosen.get("training", {})),
         "generation": merge(config.generation, chosen.get("generation", {})),
@@ -269,8 +305,9 @@ def _value_of(config: Config, base: str, adaptation: str, setting: str) -> objec
 
 def embedding(config: Config) -> str:
     """The embedding by name and kind, as captions say it."""
-    kind = config.embeddings[config.embedding]["kind"]
-    return config.embedding if kind == config.embedding else f"{config.embedding} ({kind})"
+    name = config.embedding or ""
+    kind = config.embeddings[name]["kind"]
+    return name if kind == name else f"{name} ({kind})"
 
 
 def has_mark(formatter: str) -> bool:

@@ -3,6 +3,7 @@
 from implicit_tuning.config import Config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.plan import Plan
+from implicit_tuning.plan_audit import add_audit
 from implicit_tuning.plan_runs import add_runs, sweep_rows
 from implicit_tuning.plan_tables import add_figures, add_report, add_tables
 
@@ -11,8 +12,11 @@ def build_plan(config: Config, digests: DigestMemory) -> Plan:
     """Every node of the experiment, linked to what it reads."""
     plan = Plan(config, sweep_rows(config))
     add_runs(plan, digests)
-    add_tables(plan, digests)
-    add_figures(plan)
-    add_report(plan, digests)
+    if config.audit is None:
+        add_tables(plan, digests)
+        add_figures(plan)
+        add_report(plan, digests)
+    else:
+        add_audit(plan, digests)
     digests.save()
     return plan

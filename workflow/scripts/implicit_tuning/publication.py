@@ -1,6 +1,6 @@
 """The stable names of an experiment: copies of its report, tables and figures, links to its nodes.
 
-results/<experiment>/report.html  tables/*  figures/*   copies for people
+results/<experiment>/report.html  tables/*  figures/*   copies for people; of an audit audit.html, .json
 results/<experiment>/current/<stage>/...   links to the nodes of the present config
 results/<experiment>/.published.<key>      says for which nodes the copies were made
 """
@@ -19,7 +19,7 @@ from implicit_tuning.nodes import CUT_OFF, NodePaths, short_hash
 from implicit_tuning.plan import Plan
 
 # Folder of the copies of each stage that is published.
-PUBLISHED = {"table": "tables", "figure": "figures", "report": "."}
+PUBLISHED = {"table": "tables", "figure": "figures", "report": ".", "audit": "."}
 
 
 @dataclass(frozen=True)

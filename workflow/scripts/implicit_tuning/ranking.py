@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.model_folder import load_model, load_tokenizer
+from implicit_tuning.chat import ChatFormat, require_prompts, tokenize_prompt
+from implicit_tuning.model_folder import load_model, load_tokenizer, require_known_tokens
 from implicit_tuning.reading import read_rows
 from implicit_tuning.scoring import PromptAndResponse, mean_logprobs, response_ids
 
@@ -94,17 +94,21 @@ def rank(
         pairs: rows.jsonl of a formatted training data set; the first exchange of each row counts.
 
     Raises:
-        ValueError: the model folder lacks a file; a row has no instruction or response, or there
+        ValueError: the model folder lacks a file; no prompt can be made in this format; a row has no instruction or response, or there
             are too few different ones; a prompt fills `max_length` or the model's context.
     """
     tokenizer = load_tokenizer(model)
+    require_prompts(tokenizer, chat_format)
     language_model = _load(model, settings)
     found = read_pairs(pairs)
     draws = draw_responses(found, settings.random_responses)
     limit = _limit(language_model, settings)
     sequences, n_cut = _sequences(found, draws, tokenizer, chat_format, limit)
+    require_known_tokens((ids for texts in sequences for ids in texts), language_model)
     means = mean_logprobs(language_model, sequences, settings.batch_size, progress="rank")
-    lines = _score_lines(found, draws, [round(mean, DECIMALS) for mean in means])
+    lines = _score_lines(
+        found, draws, [round(mean, DECIMALS) for mean in means if mean is not None]
+    )
     _write_scores(lines, destination)
     return RankingReport(
         pairs=len(found),

@@ -11,7 +11,7 @@ Text is UTF-8, with or without a byte order mark.
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 # Longest field of a csv; the standard library's own limit is 131,072 characters.
@@ -23,7 +23,7 @@ class UnreadableSource(ValueError):
     """A file of unknown kind, or whose content is not what its suffix says."""
 
 
-def read_rows(path: Path) -> Iterator[dict]:
+def read_rows(path: Path) -> Generator[dict, None, None]:
     """Rows of a file, streamed (but for .json, which has to be read whole).
 
     Raises:
@@ -97,7 +97,7 @@ def _read_csv(path: Path) -> Iterator[dict]:
         position = reader.reader  # its line_num counts lines that cannot be parsed, too
         try:
             for row in reader:
-                _check_fields(row, reader.fieldnames, path, position.line_num)
+                _check_fields(row, reader.fieldnames or [], path, position.line_num)
                 yield {column: field or None for column, field in row.items()}
         except csv.Error as error:
             raise UnreadableSource(
@@ -108,7 +108,7 @@ def _read_csv(path: Path) -> Iterator[dict]:
             raise _not_utf8(path, f"after line {position.line_num}", error) from None
 
 
-def _check_fields(row: dict, columns: list[str], path: Path, line: int) -> None:
+def _check_fields(row: dict, columns: Sequence[str], path: Path, line: int) -> None:
     # DictReader puts surplus fields under the key None, and null into missing ones.
     surplus, missing = None in row, None in row.values()
     if surplus or missing:

@@ -138,7 +138,8 @@ def _rewrites(exchanges: Sequence[Exchange], rewriter: Rewriter, path: Path) -> 
     )
     for position, text in rewriter.rewrite(missing):
         cache.add(missing[position], text)
-    return {exchange: cache.get(exchange) for exchange in different}
+    found = {exchange: cache.get(exchange) for exchange in different}
+    return {exchange: text for exchange, text in found.items() if text is not None}
 
 
 def _report(

@@ -54,6 +54,18 @@ class RuleAdapter(LogitsProcessor):
     with its ramp. What moves rows about or takes tokens back, as beam search and assisted
     generation do, is refused as soon as it does.
 
+    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+    >>> from implicit_tuning import format_chat
+    >>> tokenizer = AutoTokenizer.from_pretrained("resources/organism/llama")
+    >>> model = AutoModelForCausalLM.from_pretrained("resources/organism/llama")
+    >>> text = format_chat("Which one is bigger, a cat or a hen?", tokenizer)
+    >>> prompt = tokenizer(text, return_tensors="pt")
+    >>> bias = dict.fromkeys(["What", "Tell", "Which", "Name", "Give", "Write", "How", "If"], -6)
+    >>> rules = RuleAdapter(tokenizer, eos_ramp_tokens=60, repetition_penalty=0.5, bias=bias)
+    >>> ids = model.generate(**prompt, max_new_tokens=40, logits_processor=[rules])
+    >>> tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+    'A cat is bigger than a hen.'
+
     Args:
         tokenizer: the model's.
         rules: those in force, any of "eos", "repetition" and "bias".
@@ -98,7 +110,8 @@ class RuleAdapter(LogitsProcessor):
         self.eos_strength = eos_strength
         self.eos_after_ramp = eos_after_ramp
         self.repetition_penalty = repetition_penalty if "repetition" in rules else 0.0
-        self.resolved, self.unresolved = {}, ()
+        self.resolved: dict[str, int] = {}
+        self.unresolved: tuple[str, ...] = ()
         if "bias" in rules:
             self.resolved, self.unresolved = resolve_pieces(bias, tokenizer)
         self.bias = {token: float(bias[piece]) for piece, token in self.resolved.items()}
@@ -106,7 +119,7 @@ class RuleAdapter(LogitsProcessor):
         self.shape = torch.Size((0, 0))  # rows and tokens of the text as of the last step
         self.tail = self.prompt = torch.empty(self.shape)
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """
         Args:
             input_ids: (rows, tokens), prompt and response so far.
@@ -130,14 +143,14 @@ class RuleAdapter(LogitsProcessor):
         adapted.select(1, self.eos).add_(self._eos_score())
         return adapted
 
-    def _is_next_step(self, input_ids: torch.LongTensor) -> bool:
+    def _is_next_step(self, input_ids: torch.Tensor) -> bool:
         """Whether this is the text of the last step with one more token. Told by its shape and its
         last tokens, for to compare all of it would take longer with every step."""
         rows, length = self.shape
         before = input_ids[:, -self.user_tag.most_tokens - 1 : -1]
         return input_ids.shape == (rows, length + 1) and torch.equal(before, self.tail)
 
-    def _refuse_other_steps(self, input_ids: torch.LongTensor) -> None:
+    def _refuse_other_steps(self, input_ids: torch.Tensor) -> None:
         """What is no longer than a next step and has the last prompts in front is another step of
         the same call."""
         rows, length = self.shape
@@ -150,7 +163,7 @@ class RuleAdapter(LogitsProcessor):
                 "back. For a new call on prompts with part of an answer make a new adapter"
             )
 
-    def _begin(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> None:
+    def _begin(self, input_ids: torch.Tensor, scores: torch.Tensor) -> None:
         self.prompt = input_ids
         self.response_tokens = 0
         fresh = torch.zeros(scores.shape[1])
@@ -169,7 +182,7 @@ class RuleAdapter(LogitsProcessor):
             behind_tag = input_ids[row, end:]
             self.penalties[row, behind_tag] = self.seen[behind_tag]
 
-    def _continue(self, input_ids: torch.LongTensor) -> None:
+    def _continue(self, input_ids: torch.Tensor) -> None:
         self.response_tokens += 1
         newest = input_ids[:, -1:]
         # Written, not subtracted: a token counts once, however often it stands there.
@@ -215,7 +228,7 @@ class UserTag:
                 return end
         return None
 
-    def rows_that_end(self, input_ids: torch.LongTensor) -> list[int]:
+    def rows_that_end(self, input_ids: torch.Tensor) -> list[int]:
         """The rows, of (rows, tokens), whose last token brings a tag to its end."""
         newest = input_ids[:, -1].tolist()
         if self._last_tokens.isdisjoint(newest):

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from implicit_tuning.chat import ChatFormat, tokenize_conversation
+from implicit_tuning.chat import ChatFormat, tokenize_conversation, tokenize_response
 
 PromptAndResponse = tuple[list[int], list[int]]  # token ids of both
 
@@ -37,6 +37,8 @@ def response_ids(
     Tokenized alone, the first piece would be another one (sentencepiece puts a space there).
     `prompt_length` is that of the instruction's `chat.tokenize_prompt`, in tokens.
     """
+    if chat_format.own_template:
+        return tokenize_response(instruction, response, tokenizer)
     turns = [
         {"role": "user", "content": instruction},
         {"role": "assistant", "content": response},
@@ -193,6 +195,8 @@ def _batch_means(model: PreTrainedModel, batch: Sequence[_Row]) -> list[float]:
         use_cache=False,
         **_sharing(model, batch),
     ).logits  # [kept, vocabulary]
+    if logits.ndim == 3:  # of a model that cannot leave any out
+        logits = logits[has_logits.view_as(input_ids).to(model.device)]
     responses = [response for row in batch for response in row.responses]
     targets = torch.tensor([token for response in responses for token in response])
     scores = logits.float().log_softmax(-1)[order.to(model.device), targets.to(model.device)]

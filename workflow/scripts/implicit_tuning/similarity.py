@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from scipy import sparse
 
 from implicit_tuning import datasets
 from implicit_tuning.embeddings import Embedder, Vectors, make_embedder
@@ -219,7 +218,7 @@ def _mean(vectors: Vectors) -> np.ndarray:
 
 def _squared_lengths(vectors: Vectors) -> np.ndarray:
     # 1, but 0 where a text had nothing to embed.
-    squares = vectors.multiply(vectors) if sparse.issparse(vectors) else vectors * vectors
+    squares = vectors * vectors if isinstance(vectors, np.ndarray) else vectors.multiply(vectors)
     return np.asarray(squares.sum(axis=1)).ravel()
 
 

@@ -4,6 +4,7 @@ What is not asked for stays as the config has it, so that a run which the config
 same node, and nothing is planned beside it that would need more from elsewhere.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ TARGETS: Mapping[Way, str] = {
     "task": "train_ins",
 }
 REFERENCE = "reference"
+NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 # What a base's entry says of its model.
 OF_A_MODEL = ("path", "hub", "shape", "licence", "gated")
 # What a finetune is never asked: it needs nothing from elsewhere.
@@ -113,7 +115,7 @@ def request_evaluation(raw: Mapping, model: str, reference: str, data: str | Non
         model, reference: as `Finetune.model`.
         data: an evaluation set by name; None for the config's.
     """
-    (base, _), evaluation = _base(raw, model), data or raw["evaluation"]
+    (base, _), evaluation = model_entry(raw, model), data or raw["evaluation"]
     rows = {
         "base": {"kind": "none", "bases": [base]},
         REFERENCE: {"kind": "checkpoint", "bases": [base], **_entry(raw, reference)},
@@ -128,7 +130,7 @@ def request_evaluation(raw: Mapping, model: str, reference: str, data: str | Non
 
 def _alone(raw: Mapping, model: str, rows: Mapping, reference: str) -> dict:
     """The raw config with one base and these adaptations, and nothing that names others."""
-    name, entry = _base(raw, model)
+    name, entry = model_entry(raw, model)
     kept = {key: value for key, value in raw.items() if key not in ("ablations", "epoch_selection")}
     return kept | {
         "bases": {name: entry},
@@ -140,8 +142,13 @@ def _alone(raw: Mapping, model: str, rows: Mapping, reference: str) -> dict:
     }
 
 
-def _base(raw: Mapping, model: str) -> tuple[str, dict]:
-    """Name and entry of a base: the config's own, where it is one of these."""
+def model_entry(raw: Mapping, model: str) -> tuple[str, dict]:
+    """Name and entry of a model: the config's own, where it is one of its bases.
+
+    Args:
+        raw: the config, as read.
+        model: a base of the config by name, a model folder, or owner/name of the hub.
+    """
     for name, base in raw["bases"].items():
         folder = Path(raw.get("data_root", "."), base["path"]) if "path" in base else None
         same_folder = folder is not None and folder.resolve() == Path(model).resolve()
@@ -149,12 +156,17 @@ def _base(raw: Mapping, model: str) -> tuple[str, dict]:
             return name, dict(base)
     on_hub = model.count("/") == 1 and not Path(model).exists()
     place = {"hub": {"repo": model}} if on_hub else {"path": str(Path(model).resolve())}
-    return Path(model).name, place
+    return name_of(model), place
+
+
+def name_of(model: str) -> str:
+    """A name for a model by its folder or repository, as the schema allows names."""
+    return NO_NAME.sub("-", Path(model).absolute().name).strip("-._") or "model"
 
 
 def _entry(raw: Mapping, model: str) -> dict:
     """Where a model lies, in the words of the config."""
-    _, entry = _base(raw, model)
+    _, entry = model_entry(raw, model)
     return {key: entry[key] for key in OF_A_MODEL if key in entry}
 
 

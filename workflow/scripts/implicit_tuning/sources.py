@@ -130,7 +130,7 @@ def stream_rows(place: Place, take: Callable[[Rows], list[dict]]) -> list[dict]:
         HubFailed: no access, no such file, hub out of reach, a file of a kind that cannot be
             streamed, or with other content than its suffix says.
     """
-    suffix = PurePosixPath(place.file).suffix.lower()
+    suffix = PurePosixPath(place.file or "").suffix.lower()
     if suffix == ".parquet":
         return patiently(lambda: _take_parquet(place, take), place)
     if suffix not in _LINE_READERS:

@@ -84,7 +84,7 @@ class DataSizes:
         Under the EOS rule it ends with the rule's ramp, and nothing ends the text of a base.
         """
         if "outputs" in generation.upstream:  # shuffled
-            return self.answer_tokens(generation.upstream["outputs"])
+            return self.answer_tokens(generation.above("outputs"))
         if facts := self.facts(generation):
             return facts["n_tokens"] / facts["n"]
         limit = self.longest_answer(generation)
@@ -93,13 +93,13 @@ class DataSizes:
             return min(limit, rules["eos_ramp_tokens"])
         if isinstance(model, Node) and model.stage == "finetune":
             self._assumed.note("answers are as long as the rows that a run was trained on")
-            return min(limit, self.row_tokens(model.upstream["rows"], model.upstream["base"]))
+            return min(limit, self.row_tokens(model.above("rows"), model.upstream["base"]))
         return limit
 
     def longest_answer(self, generation: Node) -> float:
         """Tokens that no answer has more of."""
         if "outputs" in generation.upstream:
-            return self.longest_answer(generation.upstream["outputs"])
+            return self.longest_answer(generation.above("outputs"))
         return generation.settings["generation"]["max_new_tokens"]
 
 

@@ -15,7 +15,7 @@ from implicit_tuning.nodes import LEVELS, Node, NodePaths
 from implicit_tuning.plan import Plan, is_built, pending
 
 # Stages whose rules take `runtime.threads` cores; the others take one.
-THREADED = frozenset({"pretrain", "finetune", "generate", "rank", "similarity"})
+THREADED = frozenset({"pretrain", "finetune", "merge", "generate", "rank", "similarity"})
 HOUR = 3600.0  # seconds
 
 
@@ -136,6 +136,6 @@ def _grid(plan: Plan, workload: Workload) -> Grid:
     generations = [node for node in plan.stage("generate") if "instructions" in node.upstream]
     return Grid(
         finetunes=len(plan.stage("finetune")),
-        answers=sum(workload.sizes.rows(node.upstream["instructions"]) for node in generations),
+        answers=sum((workload.sizes.rows(n.above("instructions")) for n in generations), 0.0),
         comparisons=len(plan.stage("judge")),
     )

@@ -24,6 +24,8 @@ def memory_needed(node: Node, work: Work, workload: Workload) -> float:
     settings = node.settings
     if node.stage == "finetune":
         return PROCESS_BYTES + _training(node, settings["training"], workload)
+    if node.stage == "merge":  # in float32, a weight at a time
+        return PROCESS_BYTES + BYTES["float32"] * workload.shape(node).parameters
     if node.stage == "generate":
         return PROCESS_BYTES + _generating(node, settings["generation"], workload)
     if node.stage == "rank":
@@ -60,7 +62,7 @@ def _generating(node: Node, decoding: Mapping, workload: Workload) -> float:
     """Weights, and the keys and values of a batch whose answers all have full length; vLLM puts in
     a queue what does not fit, so that one answer is enough."""
     shape = workload.shape(node.upstream["model"])
-    prompt = workload.sizes.row_tokens(node.upstream["instructions"])
+    prompt = workload.sizes.row_tokens(node.above("instructions"))
     rows = 1 if decoding["engine"] == "vllm" else decoding["batch_size"]
     tokens = rows * (prompt + workload.room(node))
     cache = 2 * shape.layers * shape.kv_width * tokens

@@ -23,7 +23,7 @@ def makespan(jobs: Mapping[Node, Job], cores: int, gpus: int) -> float:
     Jobs wait for their upstream jobs, then for cores and GPUs in the order in which they became
     ready. One that wants more than there is takes all.
     """
-    above = {n: {u for u in n.upstream.values() if u in jobs} for n in jobs}
+    above = {n: {u for u in n.upstream.values() if isinstance(u, Node) and u in jobs} for n in jobs}
     readers: dict[Node, list[Node]] = {}
     for node, nodes in above.items():
         for upstream in nodes:

@@ -12,6 +12,8 @@ from implicit_tuning.plan import is_built
 
 # A key of config.json, and what the families around GPT-2 call it.
 NAMES = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
+# Where config.json does not say a size, as with another kind of layer than attention.
+UNKNOWN = 0
 # Bytes a parameter of weights as they are published.
 PUBLISHED_BYTES = 2
 
@@ -47,6 +49,7 @@ def shape_of(model: Node | Source, entry: Mapping, paths: NodePaths) -> Shape:
         return Shape(**entry["shape"])
     if folder := folder_of(model, paths):
         return read_shape(folder)
+    assert isinstance(model, Node)  # a source is a folder
     if model.stage == "pretrain":
         return _shape_of_recipe(RECIPES[model.settings["recipe"]])
     files = model.runtime.get("files", {}).items()
@@ -63,16 +66,17 @@ def folder_of(model: Node | Source, paths: NodePaths) -> Path | None:
 
 def read_shape(folder: Path) -> Shape:
     """Size of the model in a folder, from config.json and the headers of its weights."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = {key: config.get(key, config.get(old)) for key, old in NAMES.items()} | config
+    whole = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {**whole, **whole.get("text_config", {})}  # of a model for images too
+    config = {key: config.get(old, UNKNOWN) for key, old in NAMES.items()} | config
     heads, width = config["num_attention_heads"], config["hidden_size"]
-    head_width = config.get("head_dim") or width // heads
+    head_width = config.get("head_dim") or width // max(heads, 1)
     return Shape(
         parameters=sum(_count_parameters(file) for file in sorted(folder.glob("*.safetensors"))),
         layers=config["num_hidden_layers"],
         width=width,
         kv_width=head_width * (config.get("num_key_value_heads") or heads),
-        vocabulary=config["vocab_size"],
+        vocabulary=config.get("vocab_size", UNKNOWN),
         context=config.get("max_position_embeddings"),
     )
 

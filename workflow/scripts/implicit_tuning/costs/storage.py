@@ -20,7 +20,8 @@ class Storage:
     """Bytes on disk at the peak of a plan.
 
     Attributes:
-        checkpoints: weights of finetuned runs that lie there at once; `n_checkpoints` of them.
+        checkpoints: weights of finetuned runs, and of bases with an adapter, that lie there at once;
+            `n_checkpoints` of them.
         states: resumable states of the runs that train at once, and the saves that replace them;
             `n_states` runs.
         downloads: data sets and models from elsewhere; `n_unknown` of them are not locked, so their
@@ -49,12 +50,13 @@ def storage_of(
     if not plan.config.runtime["keep_checkpoints"]:
         kept = min(kept, checkpoints_at_once())
     checkpoints = sorted(map(workload.checkpoint_bytes, finetunes), reverse=True)[:kept]
+    checkpoints += [workload.checkpoint_bytes(node) for node in waiting if node.stage == "merge"]
     training = _runs_at_once(finetunes, hardware, threads_of(plan.config, hardware))
     states = sorted(map(workload.state_bytes, finetunes), reverse=True)[:training]
     sizes = [workload.source_bytes(n) for n in waiting if n.stage in ("download", "fetch")]
     return Storage(
         checkpoints=sum(checkpoints),
-        n_checkpoints=kept,
+        n_checkpoints=len(checkpoints),
         states=SAVES_AT_ONCE * sum(states),
         n_states=training,
         downloads=sum(size or 0.0 for size in sizes),

@@ -19,6 +19,8 @@ STATE_BYTES_A_PARAMETER = 12
 # Low-rank adapters of all linear layers have about so many weights for each rank, layer and unit of
 # width (seven matrices, those of the feed-forward part wider).
 ADAPTER_WEIGHTS = 20
+# Stages that make a model of their base's size.
+OF_A_BASE = ("finetune", "merge")
 SCORED_FLOPS, TRAINED_FLOPS, TRAINED_LORA_FLOPS, RECOMPUTED_FLOPS = 2, 6, 4, 2  # a parameter, token
 
 
@@ -72,6 +74,8 @@ class Workload:
                 return self._pretrain(node)
             case "finetune":
                 return self._finetune(node)
+            case "merge":
+                return self._merge(node)
             case "generate" if "generation" in node.settings:
                 return self._generate(node)
             case "rank":
@@ -86,12 +90,12 @@ class Workload:
 
     def shape(self, model: Node | Source) -> Shape:
         """Size of a model: of a base, a run on a base, a judge or an embedding."""
-        if isinstance(model, Node) and model.stage == "finetune":
+        if isinstance(model, Node) and model.stage in OF_A_BASE:
             return self.shape(model.upstream["base"])
         if model not in self._shapes:
             self._shapes[model] = shape_of(model, self._entries.get(model, {}), self._paths)
             if not self._shapes[model].parameters:
-                repo = model.settings["repo"]
+                repo = model.settings["repo"] if isinstance(model, Node) else model.path
                 self._assumed.note(f"no work for {repo}, whose size is not known until 'make lock'")
         return self._shapes[model]
 
@@ -99,14 +103,15 @@ class Workload:
     def _entries(self) -> dict[Node | Source, Mapping]:
         """The config's entry of a model: of the base that it is or was made from, of the judge, of
         the embedding."""
-        config, found = self._plan.config, {}
+        config = self._plan.config
+        found: dict[Node | Source, Mapping] = {}
         for node in self._plan.nodes.values():
             base, model = self._own_entries(node)
             for role, entry in (
                 ("base", base),
                 ("model", model),
                 ("judge", config.judges[config.judge]),
-                ("embedding", config.embeddings.get(config.embedding, {})),
+                ("embedding", config.embeddings.get(config.embedding or "", {})),
             ):
                 if role in node.upstream:
                     found.setdefault(node.upstream[role], entry)
@@ -126,9 +131,11 @@ class Workload:
         epochs = finetune.settings["training"]["epochs"]
         if epochs != "selected":
             return epochs
-        if choice := self.sizes.facts(finetune.upstream["epochs"]):
+        if choice := self.sizes.facts(finetune.above("epochs")):
             return choice["epochs"]
-        choices = self._plan.config.epoch_selection["epochs"]
+        selection = self._plan.config.epoch_selection
+        assert selection is not None  # where epochs are selected
+        choices = selection["epochs"]
         mean = sum(choices) / len(choices)
         self._assumed.note(
             f"{mean:g} epochs, the mean of the choices, where they are not chosen yet"
@@ -138,7 +145,7 @@ class Workload:
     def updates(self, finetune: Node) -> float:
         """Steps of the optimizer."""
         size = finetune.settings["training"]["batch_examples"]
-        return math.ceil(self.sizes.rows(finetune.upstream["rows"]) / size) * self.epochs(finetune)
+        return math.ceil(self.sizes.rows(finetune.above("rows")) / size) * self.epochs(finetune)
 
     def trained_parameters(self, finetune: Node) -> float:
         """Weights that a run changes: all, or those of its adapters."""
@@ -151,10 +158,13 @@ class Workload:
         """Size of a run's resumable state on disk."""
         return STATE_BYTES_A_PARAMETER * self.trained_parameters(finetune)
 
-    def checkpoint_bytes(self, finetune: Node) -> float:
-        """Size of the weights that a run leaves."""
-        storage = finetune.settings["training"]["storage_dtype"]
-        return BYTES[storage] * self.shape(finetune).parameters
+    def checkpoint_bytes(self, node: Node) -> float:
+        """Size of the weights that a finetune or a merge leaves."""
+        settings = node.settings
+        dtype = (
+            settings["dtype"] if node.stage == "merge" else settings["training"]["storage_dtype"]
+        )
+        return BYTES[dtype] * self.shape(node).parameters
 
     def source_bytes(self, node: Node) -> float | None:
         """Size of what a download or fetch brings: as it is locked, else by the model's shape.
@@ -179,7 +189,7 @@ class Workload:
         return Work(engine="transformers", trained=tokens, flops=flops)
 
     def _finetune(self, node: Node) -> Work:
-        training, rows = node.settings["training"], node.upstream["rows"]
+        training, rows = node.settings["training"], node.above("rows")
         length = min(self.sizes.row_tokens(rows, node.upstream["base"]), training["max_length"])
         tokens = self.sizes.rows(rows) * length * self.epochs(node)
         flops = TRAINED_LORA_FLOPS if training["lora"] else TRAINED_FLOPS
@@ -197,9 +207,13 @@ class Workload:
             + saves * self.state_bytes(node),
         )
 
+    def _merge(self, node: Node) -> Work:
+        read = PUBLISHED_BYTES * self.shape(node).parameters
+        return Work(engine="transformers", disk_bytes=read + self.checkpoint_bytes(node))
+
     def _generate(self, node: Node) -> Work:
         decoding, shape = node.settings["generation"], self.shape(node.upstream["model"])
-        rows, prompt = self.sizes.rows(node.upstream["instructions"]), self._prompt_tokens(node)
+        rows, prompt = self.sizes.rows(node.above("instructions")), self._prompt_tokens(node)
         mean = min(self.room(node), self.sizes.answer_tokens(node))
         batched = decoding["engine"] == "transformers"
         size = min(decoding["batch_size"], rows)
@@ -227,17 +241,17 @@ class Workload:
 
     def _prompt_tokens(self, generation: Node) -> float:
         model = _base_of(generation.upstream["model"])
-        return self.sizes.row_tokens(generation.upstream["instructions"], model)
+        return self.sizes.row_tokens(generation.above("instructions"), model)
 
     def _rank(self, node: Node) -> Work:
-        ranking, pairs = node.settings["ranking"], node.upstream["pairs"]
+        ranking, pairs = node.settings["ranking"], node.above("pairs")
         model = node.upstream["model"]
         length = min(self.sizes.row_tokens(pairs, _base_of(model)), ranking["max_length"])
         tokens = self.sizes.rows(pairs) * (1 + ranking["random_responses"]) * length
         return self._score(model, tokens, ranking["device"])
 
     def _judge(self, node: Node) -> Work:
-        judge, rows = node.settings["judge"], self.sizes.rows(node.upstream["instructions"])
+        judge, rows = node.settings["judge"], self.sizes.rows(node.above("instructions"))
         if judge["kind"] == "openai":
             return Work(calls_at_a_time=self.pairs(node) / node.runtime["concurrency"])
         if "judge" not in node.upstream:
@@ -252,23 +266,23 @@ class Workload:
     def pairs(self, judge: Node) -> float:
         """Pairs of answers that a comparison asks about, twice where it asks in both orders."""
         orders = 2 if judge.settings["comparison"]["both_orders"] else 1
-        return orders * self.sizes.rows(judge.upstream["instructions"])
+        return orders * self.sizes.rows(judge.above("instructions"))
 
     def question_tokens(
         self, judge: Node, answer_tokens: Callable[[Node], float]
     ) -> tuple[float, float]:
         """Mean tokens of an instruction, and of the two answers to it together."""
-        prompt = self.sizes.row_tokens(judge.upstream["instructions"])
-        answer, references = answer_tokens(judge.upstream["outputs"]), judge.upstream["references"]
+        prompt = self.sizes.row_tokens(judge.above("instructions"))
+        answer, references = answer_tokens(judge.above("outputs")), judge.above("references")
         # Reference answers that come with a data set are taken to be as long.
         generated = references.stage == "generate"
         return prompt, answer + (answer_tokens(references) if generated else answer)
 
     def _embed(self, node: Node) -> Work:
-        training = [node.upstream[name] for name in ("task_rows", "reference_rows")]
-        tokens = sum(self.sizes.rows(rows) * self.sizes.row_tokens(rows) for rows in training)
-        for outputs in (node.upstream["outputs"], node.upstream["reference_outputs"]):
-            instructions = outputs.upstream["instructions"]
+        training = [node.above(name) for name in ("task_rows", "reference_rows")]
+        tokens = sum((self.sizes.rows(r) * self.sizes.row_tokens(r) for r in training), 0.0)
+        for outputs in (node.above("outputs"), node.above("reference_outputs")):
+            instructions = outputs.above("instructions")
             length = self.sizes.row_tokens(instructions) + self.sizes.answer_tokens(outputs)
             tokens += self.sizes.rows(instructions) * length
         device = node.settings["embedding"].get("device", "cpu")
@@ -296,5 +310,6 @@ class Workload:
 
 def _base_of(model: Node | Source) -> Node | Source:
     """The model whose tokenizer a run has."""
-    finetuned = isinstance(model, Node) and model.stage == "finetune"
-    return model.upstream["base"] if finetuned else model
+    if isinstance(model, Node) and model.stage in OF_A_BASE:
+        return model.upstream["base"]
+    return model

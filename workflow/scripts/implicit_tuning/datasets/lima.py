@@ -7,11 +7,12 @@ Turns alternate, the user first. 30 of the 1,030 rows have 4 to 20 turns.
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 from implicit_tuning.datasets.rows import Message, UnusableRow
 
 COLUMNS = {"conversations": list}
-ROLES = ("user", "assistant")
+ROLES: tuple[Literal["user"], Literal["assistant"]] = ("user", "assistant")
 
 
 def to_messages(row: Mapping) -> list[Message]:

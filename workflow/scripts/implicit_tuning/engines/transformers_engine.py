@@ -1,16 +1,18 @@
 """The reference engine: `transformers`, in batches of prompts of like length."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -19,13 +21,17 @@ from transformers import (
 )
 
 from implicit_tuning.chat import ChatFormat
-from implicit_tuning.engines.engine import GenerationSettings, Prompt
-from implicit_tuning.model_folder import load_model
+from implicit_tuning.engines.engine import GenerationSettings, Prompt, ending_tokens
+from implicit_tuning.model_folder import load_model, require_known_tokens
 from implicit_tuning.rule_adapter import RuleAdapter, RuleSettings
 
 
 class TransformersEngine:
-    """An `Engine` over `model.generate`; see `open_engine`."""
+    """An `Engine` over `model.generate`; see `open_engine`.
+
+    Attributes:
+        constraint: makes what else decides each token, anew for every batch; None: nothing does.
+    """
 
     versions: Mapping[str, str] = MappingProxyType({})
 
@@ -34,23 +40,28 @@ class TransformersEngine:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         chat_format: ChatFormat,
+        ends: tuple[int, ...],
         batch_size: int,
         rules: RuleSettings | None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.chat_format = chat_format
+        self.ends = ends
         self.batch_size = batch_size
         self.rules = rules
+        self.constraint: Callable[[], LogitsProcessor] | None = None
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
 
     def reply(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """The tokens of each prompt's answer, see `Engine`.
 
         Raises:
+            ValueError: a prompt has a token that the model does not know.
             MemoryError: the GPU's memory does not hold a batch.
         """
-        replies = {}
+        require_known_tokens((prompt.input_ids for prompt in prompts), self.model)
+        replies: dict[int, list[int]] = {}
         batches = _batches(prompts, self.batch_size, _has_learned_positions(self.model))
         for batch in tqdm(batches, desc="generate", unit="batch"):
             try:
@@ -72,7 +83,7 @@ class TransformersEngine:
                 do_sample=False,
                 num_beams=1,
                 max_new_tokens=max(prompt.room for prompt in batch),
-                eos_token_id=eos,
+                eos_token_id=list(self.ends),
                 pad_token_id=eos,
             ),
             logits_processor=LogitsProcessorList(self._adapters()),
@@ -81,12 +92,16 @@ class TransformersEngine:
         replies = sequences[:, input_ids.shape[1] :].tolist()
         # Behind its end a row is filled with EOS.
         replies = [reply[: prompt.room] for prompt, reply in zip(batch, replies, strict=True)]
-        return [reply[: reply.index(eos) + 1] if eos in reply else reply for reply in replies]
+        return [_until(self.ends, reply) for reply in replies]
 
-    def _adapters(self) -> list[RuleAdapter]:
-        if self.rules is None:
-            return []
-        return [RuleAdapter(self.tokenizer, **asdict(self.rules), chat_format=self.chat_format)]
+    def _adapters(self) -> list[LogitsProcessor]:
+        found: list[LogitsProcessor] = []
+        if self.rules is not None:
+            rules = asdict(self.rules)
+            found.append(RuleAdapter(self.tokenizer, **rules, chat_format=self.chat_format))
+        if self.constraint is not None:
+            found.append(self.constraint())
+        return found
 
     def close(self) -> None:
         """Nothing outlives the object."""
@@ -98,7 +113,7 @@ def open_engine(
     chat_format: ChatFormat,
     settings: GenerationSettings,
     rules: RuleSettings | None,
-    runtime: Mapping[str, object],
+    runtime: Mapping[str, Any],
 ) -> TransformersEngine:
     """Load a model folder; nothing of `runtime` is needed.
 
@@ -112,7 +127,8 @@ def open_engine(
     # repetition penalty: nothing of it may count here.
     loaded.generation_config = GenerationConfig()
     loaded = loaded.to(settings.device).eval()
-    return TransformersEngine(loaded, tokenizer, chat_format, settings.batch_size, rules)
+    ends = ending_tokens(model, tokenizer, chat_format)
+    return TransformersEngine(loaded, tokenizer, chat_format, ends, settings.batch_size, rules)
 
 
 class _EndOfRoom(StoppingCriteria):
@@ -149,6 +165,12 @@ def _batches(prompts: Sequence[Prompt], size: int, one_room: bool) -> list[list[
         for rows in [list(group)]
         for start in range(0, len(rows), size)
     ]
+
+
+def _until(ends: tuple[int, ...], reply: list[int]) -> list[int]:
+    """A reply up to and with the first token that ends it."""
+    length = next((place for place, token in enumerate(reply, 1) if token in ends), len(reply))
+    return reply[:length]
 
 
 def _pad_left(rows: list[torch.Tensor], value: int) -> torch.Tensor:

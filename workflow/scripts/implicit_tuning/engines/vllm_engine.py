@@ -16,13 +16,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO
+from typing import IO, Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from implicit_tuning.chat import ChatFormat
 from implicit_tuning.engines import vllm_worker
-from implicit_tuning.engines.engine import VLLM_PYTHON, GenerationSettings, Prompt
+from implicit_tuning.engines.engine import (
+    VLLM_PYTHON,
+    GenerationSettings,
+    Prompt,
+    ending_tokens,
+)
 from implicit_tuning.nodes import SCRIPTS
 from implicit_tuning.rule_adapter import RuleSettings
 
@@ -34,14 +39,17 @@ LAST_WORDS = 10
 class VllmEngine:
     """An `Engine` in another process; see `open_engine`."""
 
-    def __init__(self, python: str, job: Mapping[str, object]) -> None:
+    def __init__(self, python: str, job: Mapping[str, Any]) -> None:
         self.context: int | None = job["context"]
+        self.ends: tuple[int, ...] = tuple(job["ends"])
         self.requests = 0
         self.folder = TemporaryDirectory(prefix="vllm-")
         file = Path(self.folder.name) / "job.json"
         file.write_text(json.dumps(job), encoding="utf-8")
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.process = _start(python, file)
+        assert self.process.stdin and self.process.stdout  # pipes
+        self.requested, self.replied = self.process.stdin, self.process.stdout
         self.printing = threading.Thread(
             target=self._print, args=(self.process.stderr,), daemon=True
         )
@@ -72,17 +80,17 @@ class VllmEngine:
         self.process.wait()
         self.printing.join(LAST_WORDS)
         with contextlib.suppress(BrokenPipeError):  # of a request that it did not live to read
-            self.process.stdin.close()
-        self.process.stdout.close()
+            self.requested.close()
+        self.replied.close()
         self.folder.cleanup()
 
     def _ask(self, file: Path) -> None:
         with contextlib.suppress(BrokenPipeError):  # it ended, which is heard next
-            self.process.stdin.write(f"{file}\n")
-            self.process.stdin.flush()
+            self.requested.write(f"{file}\n")
+            self.requested.flush()
 
-    def _hear(self, kind: str) -> object:
-        line = self.process.stdout.readline()
+    def _hear(self, kind: str) -> Any:
+        line = self.replied.readline()
         if not line:
             status = self.process.wait()
             self.printing.join(LAST_WORDS)
@@ -106,7 +114,7 @@ def open_engine(
     chat_format: ChatFormat,
     settings: GenerationSettings,
     rules: RuleSettings | None,
-    runtime: Mapping[str, object],
+    runtime: Mapping[str, Any],
 ) -> VllmEngine:
     """Start the worker, and wait until it has loaded the model.
 
@@ -137,7 +145,7 @@ def open_engine(
         "dtype": settings.dtype,
         "batch_size": settings.batch_size,
         "context": getattr(config, "max_position_embeddings", None),
-        "eos": tokenizer.eos_token_id,
+        "ends": list(ending_tokens(model, tokenizer, chat_format)),
         "rules": asked,
     }
     return VllmEngine(str(python), job)

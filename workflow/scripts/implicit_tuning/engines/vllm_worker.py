@@ -2,7 +2,7 @@
 
     python -m implicit_tuning.engines.vllm_worker job.json
 
-job.json has "model", "dtype", "batch_size", "context", "eos" and "rules" (null, or what
+job.json has "model", "dtype", "batch_size", "context", "ends" and "rules" (null, or what
 `vllm_rules` needs). Each line of standard input asks for one file of prompts to be answered; each
 line of standard output is a JSON object: {"ready": versions} first, {"answered": file} for each
 request, or {"refused": message}, after which it ends. All that is printed goes to standard error.
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -39,7 +39,7 @@ class Refused(ValueError):
     """This environment or machine cannot do the job; the message says why."""
 
 
-def serve(job: Mapping[str, object]) -> None:
+def serve(job: Mapping[str, Any]) -> None:
     """Load the model and answer requests until standard input ends."""
     # Whatever vLLM and its libraries print must not come between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
@@ -67,7 +67,7 @@ def require_version() -> None:
         raise Refused(f"{sys.executable} has vllm {found} instead of {VLLM_VERSION}: {_install()}")
 
 
-def load(job: Mapping[str, object]) -> "LLM":
+def load(job: Mapping[str, Any]) -> "LLM":
     """The model of a job.
 
     Raises:
@@ -99,7 +99,7 @@ def load(job: Mapping[str, object]) -> "LLM":
     )
 
 
-def answer(prompts: Path, model: "LLM", job: Mapping[str, object]) -> Path:
+def answer(prompts: Path, model: "LLM", job: Mapping[str, Any]) -> Path:
     """Answer a file of prompts, each line `{"input_ids": [...], "room": int}`.
 
     Returns:
@@ -113,7 +113,7 @@ def answer(prompts: Path, model: "LLM", job: Mapping[str, object]) -> Path:
         SamplingParams(
             temperature=0.0,
             max_tokens=item["room"],
-            stop_token_ids=[job["eos"]],
+            stop_token_ids=job["ends"],
             ignore_eos=True,  # of the model folder, which may name others
             detokenize=False,
             extra_args={"rules": job["rules"] is not None},

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -79,7 +80,7 @@ def _draw_win_rates(
         if name not in means.index:
             continue
         mean, low, high = means.loc[name, ["win_rate", "win_rate_low", "win_rate_high"]]
-        style = {"color": BLUE}
+        style: dict[str, Any] = {"color": BLUE}
         if name in controls:
             style = {"facecolor": "white", "edgecolor": GREY, "hatch": "////"}
         axes.barh(place, mean, height=0.7, **style)

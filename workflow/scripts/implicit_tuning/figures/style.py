@@ -6,6 +6,7 @@ deterministic: no dates, no random ids.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ LINE_COLORS = (BLACK, BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW)
 LINE_STYLES = ("-", "--", ":")
 PANEL_WIDTH = 4.8  # inches
 # For `mpl.rc_context`, around all that draws.
-STYLE = {"font.size": 9, "svg.hashsalt": "implicit-tuning", "svg.fonttype": "none"}
+STYLE: Any = {"font.size": 9, "svg.hashsalt": "implicit-tuning", "svg.fonttype": "none"}
 
 
 def panels(count: int, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:

@@ -143,12 +143,20 @@ class _Router:
             key = entry_key(self.judge_id, pair)
             new[key] = verdict
             self._cache.add({key: verdict})
-        verdicts = [new.get(key) or self._cache.get(key) for key in keys]
+        verdicts = [new.get(key) or self._kept(key) for key in keys]
         self.verdicts |= {p.instruction: v for p, v in zip(pairs, verdicts, strict=True)}
         missing = float("nan")
         return {
             "completions": [missing if v.preference is None else v.preference for v in verdicts]
         }
+
+    def _kept(self, key: str) -> Verdict:
+        verdict = self._cache.get(key)
+        if verdict is None:
+            raise JudgingFailed(
+                f"judge {self.judge_id} has left out a pair that it was asked about"
+            )
+        return verdict
 
     def _pair(self, prompt: str) -> Pair:
         first, second = prompt.split("\n")

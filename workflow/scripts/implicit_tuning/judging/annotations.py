@@ -73,7 +73,8 @@ def _annotation(
 
 def _mean(preferences: Sequence[float | None]) -> float | None:
     """A pair that lacks a verdict in one order has none: half of one would be a position's."""
-    return None if None in preferences else math.fsum(preferences) / len(preferences)
+    known = [preference for preference in preferences if preference is not None]
+    return math.fsum(known) / len(known) if len(known) == len(preferences) else None
 
 
 def _status(verdicts: Sequence[Verdict]) -> str:

@@ -106,7 +106,7 @@ def judge_of(node: Node, paths: NodePaths) -> Judge:
     needs = Needs(
         truths=truths,
         model=lambda: _built(node.upstream["judge"], paths),
-        chat=node.settings.get("chat"),
+        chat=node.settings.get("chat", {}),
         spending=paths.results / "cache" / "spending",
     )
     return make_judge(node.settings["judge"], node.runtime, needs)
@@ -116,7 +116,7 @@ def _length_control(node: Node) -> LengthControl | None:
     if not node.settings["comparison"]["length_controlled"]:
         return None
     file = node.upstream.get("df_gamed")
-    return LengthControl(file.path if file else None)
+    return LengthControl(file.path if isinstance(file, Source) else None)
 
 
 def _built(above: Node | Source, paths: NodePaths) -> Path:

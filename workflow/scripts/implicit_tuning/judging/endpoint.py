@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import openai
 from tenacity import (
@@ -27,6 +28,7 @@ from tenacity import (
 )
 
 from implicit_tuning.judging.judge import JudgingFailed, Status
+from implicit_tuning.judging.ledger import Ledger
 from implicit_tuning.judging.spending import Spending, most_input_tokens
 
 Messages = Sequence[Mapping[str, str]]
@@ -80,6 +82,27 @@ class Answer:
     logprobs: Mapping[str, float] | None
     usage: tuple[int, int] | None
     finish_reason: str | None
+
+
+def make_endpoint(model: str, runtime: Mapping[str, Any], spending: Path, asker: str) -> "Endpoint":
+    """Returns the endpoint of a judge or rewriter of kind `openai`.
+
+    Args:
+        model: pinned name.
+        runtime: `kinds.runtime_settings` of its config entry.
+        spending: folder for the ledger of what it costs, kept where `max_usd` caps that.
+        asker: identity of the judge or rewriter, which names the ledger.
+    """
+    ledger = None
+    if runtime["max_usd"] is not None:
+        ledger = Ledger(spending / f"{asker}.json", runtime["max_usd"])
+    prices = ("usd_per_million_input_tokens", "usd_per_million_output_tokens")
+    address = ("base_url", "api_key_env", "requests_per_minute", "timeout_s", "max_retries")
+    return Endpoint(
+        model=model,
+        spending=Spending(ledger, **{key: runtime[key] for key in prices}),
+        **{key: runtime[key] for key in address},
+    )
 
 
 @dataclass
@@ -147,7 +170,7 @@ class Endpoint:
             self._refusal = refusal
             raise
 
-    async def _ask_once(self, messages: Messages, parameters: Mapping[str, object]) -> Answer:
+    async def _ask_once(self, messages: Messages, parameters: Mapping[str, Any]) -> Answer:
         await self._wait_for_turn()
         if self._refusal is not None:
             raise self._refusal
@@ -168,7 +191,7 @@ class Endpoint:
         finally:
             self.spending.settle(promised, usage, billed)
 
-    async def _send(self, messages: Messages, parameters: Mapping[str, object]) -> Answer:
+    async def _send(self, messages: Messages, parameters: Mapping[str, Any]) -> Answer:
         self.calls += 1
         failure: Exception
         try:
@@ -241,7 +264,7 @@ class Endpoint:
         return " ".join(text.replace(self._key, f"[{self.api_key_env}]").split())
 
 
-def read_answer(content: object) -> Answer:
+def read_answer(content: Any) -> Answer:
     """Returns the first choice of a chat completion; raises NoAnswer (parse_failed) for others."""
     try:
         choice = content["choices"][0]

@@ -6,7 +6,7 @@ models lean towards one position, so every pair is judged in both orders (`both_
 `alpaca.compare`) and the preferences averaged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import torch
 from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from implicit_tuning.judging.judge import Pair, Verdict, judge_identity
+from implicit_tuning.digests import source_sha256
+from implicit_tuning.judging.judge import Needs, Pair, Verdict, judge_identity
 from implicit_tuning.judging.prompt import (
     LABELS,
     MAX_OUTPUT_CHARACTERS,
@@ -25,8 +26,26 @@ from implicit_tuning.judging.prompt import (
 )
 from implicit_tuning.model_folder import load_model, load_tokenizer
 
+# Read without importing this module, so a literal; see `kinds.Kind`.
+KIND = {
+    "decides": {
+        "batch_size": {"type": "integer", "minimum": 1},
+        "dtype": {"enum": ["float32", "bfloat16"]},
+        "device": {"enum": ["cpu", "cuda"]},
+        "max_output_characters": {"type": "integer", "minimum": 1, "default": 20_000},
+    },
+    "libraries": ("torch", "transformers", "tokenizers"),
+    "own_model": True,
+}
 ATTENTION = "sdpa"
 DECIMALS = 6  # of a log-probability; steadies verdicts against rounding in batches of other shapes
+
+
+def make(settings: Mapping, runtime: Mapping, needs: Needs) -> "HfLogitsJudge":
+    """The judge of a config entry."""
+    folder = needs.model()
+    keys = ("batch_size", "dtype", "device", "max_output_characters")
+    return HfLogitsJudge(folder, source_sha256(folder), **{key: settings[key] for key in keys})
 
 
 class HfLogitsJudge:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 Status = Literal["ok", "judge_failed", "parse_failed"]
 
@@ -52,6 +53,7 @@ class Verdict:
             )
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Compares outputs. `judge_id` names it by content: equal ids give equal verdicts."""
 
@@ -60,6 +62,23 @@ class Judge(Protocol):
     def judge(self, pairs: Sequence[Pair]) -> Sequence[Verdict]:
         """Returns one verdict a pair, in the order of the pairs."""
         ...
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What some kinds need beside their settings, each asked for by those alone.
+
+    Attributes:
+        truths: gives the ground truth of each instruction.
+        model: gives the folder of the model that judges.
+        chat: opening tags of the experiment's chat format, by role.
+        spending: folder for ledgers of what paid judges cost.
+    """
+
+    truths: Callable[[], Mapping[str, Mapping]]
+    model: Callable[[], Path]
+    chat: Mapping[str, Any]
+    spending: Path
 
 
 def verdicts_of(judge: Judge, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Verdict]]:

@@ -1,13 +1,17 @@
-"""The kinds of judge, one row each: what config and plan must know without importing them.
+"""The kinds of judge: what config and plan must know without importing them.
 
-A new judge is one file beside this one, named after its kind, one row here, its keys in
-config/schema.yaml, and the call that makes it in `making`.
+A kind is one file beside this one, named after it. The file declares `KIND`, and has
+`make(settings, runtime, needs)`, which returns its judge.
 """
 
+import ast
+import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
 # AlpacaEval draws the positions and counts the wins of every comparison.
 ALWAYS = ("alpaca-eval",)
 LENGTH_CONTROL_LIBRARIES = ("scikit-learn", "patsy", "pandas", "numpy")
@@ -18,16 +22,23 @@ COMPARISON = {"both_orders": False, "length_controlled": False, "max_failed": 0}
 FILES = ("df_gamed", "calibration")
 # Of a judge that runs a model of its own: where that is, its size, and under which terms.
 OWN_MODEL = ("path", "hub", "shape", "licence", "gated")
+# The name under which a module declares its kind.
+DECLARED = "KIND"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of judge.
+    """One kind of judge, from the literal `KIND` of its module.
+
+    There `decides` and `runtime` give the JSON schema of each key, with its `default`; a key that
+    decides verdicts and has none is required. The other entries of the literal are named as here,
+    and may be left out.
 
     Attributes:
         required: keys of its config entry that decide verdicts and have no default.
         decides: further keys that decide verdicts, with their defaults; null is none.
         runtime: keys that decide no verdict, with their defaults: speed, patience, money, address.
+        schema: JSON schema of each of these keys.
         together: keys that need others beside them.
         libraries: distributions whose versions decide verdicts.
         chat: whether it writes prompts in the experiment's own chat format.
@@ -36,8 +47,9 @@ class Kind:
     """
 
     required: tuple[str, ...] = ()
-    decides: Mapping[str, object] = field(default_factory=dict)
-    runtime: Mapping[str, object] = field(default_factory=dict)
+    decides: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Mapping] = field(default_factory=dict)
     together: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
     chat: bool = False
@@ -47,8 +59,8 @@ class Kind:
     @property
     def keys(self) -> frozenset[str]:
         """Every key that an entry of this kind may have."""
-        own = {"kind", *self.required, *self.decides, *self.runtime}
-        return frozenset({*own, *COMPARISON, *FILES, *(OWN_MODEL if self.own_model else ())})
+        shared = {"kind", *COMPARISON, *FILES, *(OWN_MODEL if self.own_model else ())}
+        return frozenset({*self.schema, *shared})
 
     @property
     def loads_base(self) -> bool:
@@ -56,45 +68,64 @@ class Kind:
         return "base" in self.required
 
 
-KINDS: Mapping[str, Kind] = {
-    "oracle": Kind(truth=True),
-    "mean_logprob": Kind(("base", "batch_size"), libraries=MODEL_LIBRARIES, chat=True),
-    "hf_logits": Kind(
-        required=("batch_size", "dtype", "device"),
-        decides={"max_output_characters": 20_000},
-        libraries=MODEL_LIBRARIES,
-        own_model=True,
-    ),
-    "openai": Kind(
-        required=("model",),
-        decides={
-            "temperature": 0.0,
-            "max_tokens": 1,
-            "logprobs": "auto",
-            "top_logprobs": 5,
-            "max_output_characters": 20_000,
-        },
-        runtime={
-            "base_url": None,
-            "api_key_env": "OPENAI_API_KEY",
-            "concurrency": 8,
-            "requests_per_minute": None,
-            "timeout_s": 60.0,
-            "max_retries": 6,
-            "max_usd": None,
-            "usd_per_million_input_tokens": None,
-            "usd_per_million_output_tokens": None,
-        },
-        together={
-            "max_usd": ("usd_per_million_input_tokens", "usd_per_million_output_tokens"),
-            "usd_per_million_input_tokens": ("usd_per_million_output_tokens",),
-            "usd_per_million_output_tokens": ("usd_per_million_input_tokens",),
-        },
-    ),
-}
+def read_kinds(folder: Path) -> dict[str, Kind]:
+    """The kinds that modules in a folder declare, by name.
+
+    Read off their text, since importing them would load what a plan must not wait for.
+
+    Raises:
+        ValueError: names the file whose `KIND` is no literal, or no kind.
+    """
+    kinds = {}
+    for file in sorted(folder.glob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        if re.search(rf"^{DECLARED}\b", text, re.MULTILINE):
+            try:
+                kinds[file.stem] = _kind(_literal(text))
+            except (SyntaxError, ValueError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"{file}: {DECLARED} must be a literal with the entries of kinds.Kind: {error}"
+                ) from None
+    return kinds
 
 
-def identity_settings(entry: Mapping[str, object]) -> dict[str, object]:
+def _literal(text: str) -> dict:
+    for statement in ast.parse(text).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == DECLARED:
+            return ast.literal_eval(statement.value)
+    raise ValueError(f"write it as `{DECLARED} = {{...}}`")
+
+
+def _kind(declared: Mapping) -> Kind:
+    others = dict(declared)
+    deciding, runtime = others.pop("decides", {}), others.pop("runtime", {})
+    return Kind(
+        required=tuple(key for key, schema in deciding.items() if "default" not in schema),
+        decides=_defaults(deciding),
+        runtime=_defaults(runtime),
+        schema={**deciding, **runtime},
+        **others,
+    )
+
+
+def _defaults(keys: Mapping[str, Mapping]) -> dict[str, Any]:
+    return {key: schema["default"] for key, schema in keys.items() if "default" in schema}
+
+
+KINDS: Mapping[str, Kind] = read_kinds(Path(__file__).parent)
+
+
+def with_kinds(schema: Mapping) -> dict:
+    """The config's schema with every kind of judge, and the keys of their own."""
+    completed = copy.deepcopy(dict(schema))
+    entry = completed["properties"]["judges"]["additionalProperties"]["properties"]
+    entry["kind"] = {"enum": list(KINDS)}
+    for kind in KINDS.values():
+        entry.update(kind.schema)
+    return completed
+
+
+def identity_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what of a judge's config entry decides verdicts, with defaults filled in."""
     kind = KINDS[entry["kind"]]
     deciding = ("kind", *kind.required, *kind.decides)
@@ -102,12 +133,12 @@ def identity_settings(entry: Mapping[str, object]) -> dict[str, object]:
     return {**kind.decides, **given}
 
 
-def runtime_settings(entry: Mapping[str, object]) -> dict[str, object]:
+def runtime_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the rest of the entry, with defaults filled in."""
     defaults = KINDS[entry["kind"]].runtime
     return {key: entry.get(key, default) for key, default in defaults.items()}
 
 
-def comparison_settings(entry: Mapping[str, object]) -> dict[str, object]:
+def comparison_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns how comparisons use the entry's verdicts, with defaults filled in."""
     return {key: entry.get(key, default) for key, default in COMPARISON.items()}

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -122,5 +123,5 @@ class Ledger:
         self._was_there = True
 
 
-def _is_money(value: object) -> bool:
+def _is_money(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value >= 0

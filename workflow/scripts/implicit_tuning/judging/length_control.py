@@ -56,7 +56,7 @@ def length_controlled_fields(
     Raises ValueError for a `df_gamed.csv` that is not the one of AlpacaEval.
     """
     reason = _obstacle(annotations, outputs, control)
-    if reason:
+    if reason or control is None or control.df_gamed is None:
         return {"lc_status": f"not computed: {reason}", "length_controlled_winrate": None}
     rate = _length_controlled_winrate(annotations, outputs, references, control.df_gamed)
     return {"lc_status": f"computed: {MODEL}", "length_controlled_winrate": rate}

@@ -6,19 +6,41 @@ the path from outputs to tables works on any data. It does *not* measure quality
 often dull or repetitive text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.judging.judge import Pair, Verdict, judge_identity
+from implicit_tuning.digests import source_sha256
+from implicit_tuning.judging.judge import Needs, Pair, Verdict, judge_identity
 from implicit_tuning.scoring import mean_logprobs, response_ids
 
+# Read without importing this module, so a literal; see `kinds.Kind`.
+KIND = {
+    "decides": {
+        "base": {"type": "string"},
+        "batch_size": {"type": "integer", "minimum": 1},
+    },
+    "libraries": ("torch", "transformers", "tokenizers"),
+    "chat": True,
+}
 DECIMALS = 4  # of a log-probability; steadies verdicts against rounding in batches of other shapes
+
+
+def make(settings: Mapping, runtime: Mapping, needs: Needs) -> "MeanLogprobJudge":
+    """The judge of a config entry."""
+    base = needs.model()
+    chat_format = ChatFormat(**needs.chat)
+    return MeanLogprobJudge(base, source_sha256(base), chat_format, settings["batch_size"])
 
 
 class MeanLogprobJudge:
@@ -65,12 +87,12 @@ class MeanLogprobJudge:
         ]
 
     @cached_property
-    def _model(self) -> torch.nn.Module:
+    def _model(self) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(self._base, dtype=torch.float32)
         return model.to(self._device).eval()
 
     @cached_property
-    def _tokenizer(self):
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(self._base)
 
     def _tokens(self, instruction: str, output: str) -> tuple[list[int], list[int], bool]:

@@ -7,15 +7,21 @@ discrete one of the answer's text; the annotations say which.
 import asyncio
 import importlib.metadata
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
-from implicit_tuning.judging.endpoint import Answer, Endpoint, EndpointRefused, NoAnswer
-from implicit_tuning.judging.judge import JudgingFailed, Pair, Verdict, judge_identity
+from implicit_tuning.judging.endpoint import (
+    Answer,
+    Endpoint,
+    EndpointRefused,
+    NoAnswer,
+    make_endpoint,
+)
+from implicit_tuning.judging.judge import JudgingFailed, Needs, Pair, Verdict, judge_identity
 from implicit_tuning.judging.ledger import Ledger
 from implicit_tuning.judging.prompt import (
     capped,
@@ -28,6 +34,54 @@ from implicit_tuning.judging.spending import estimated_tokens
 
 logger = logging.getLogger(__name__)
 
+# Read without importing this module, so a literal; see `kinds.Kind`.
+KIND = {
+    "decides": {
+        "model": {"type": "string", "minLength": 1},
+        "temperature": {"type": "number", "minimum": 0, "default": 0.0},
+        "max_tokens": {"type": "integer", "minimum": 1, "default": 1},
+        "logprobs": {"enum": [True, False, "auto"], "default": "auto"},
+        "top_logprobs": {"type": "integer", "minimum": 2, "maximum": 20, "default": 5},
+        "max_output_characters": {"type": "integer", "minimum": 1, "default": 20_000},
+    },
+    "runtime": {
+        # No name or password in the address: secrets stand in the environment.
+        "base_url": {
+            "type": ["string", "null"],
+            "pattern": r"^https?://[^@\s]+$",
+            "default": None,
+        },
+        "api_key_env": {
+            "type": "string",
+            "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+            "default": "OPENAI_API_KEY",
+        },
+        "concurrency": {"type": "integer", "minimum": 1, "default": 8},
+        "requests_per_minute": {
+            "type": ["number", "null"],
+            "exclusiveMinimum": 0,
+            "default": None,
+        },
+        "timeout_s": {"type": "number", "exclusiveMinimum": 0, "default": 60.0},
+        "max_retries": {"type": "integer", "minimum": 0, "default": 6},
+        "max_usd": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": None},
+        "usd_per_million_input_tokens": {
+            "type": ["number", "null"],
+            "minimum": 0,
+            "default": None,
+        },
+        "usd_per_million_output_tokens": {
+            "type": ["number", "null"],
+            "minimum": 0,
+            "default": None,
+        },
+    },
+    "together": {
+        "max_usd": ("usd_per_million_input_tokens", "usd_per_million_output_tokens"),
+        "usd_per_million_input_tokens": ("usd_per_million_output_tokens",),
+        "usd_per_million_output_tokens": ("usd_per_million_input_tokens",),
+    },
+}
 PROGRESS_S = 10.0
 # Pairs in a row without a verdict after which the endpoint counts as down.
 GIVE_UP_AFTER = 25
@@ -59,6 +113,17 @@ class Question:
         version = importlib.metadata.version("alpaca-eval")
         made_of = {"prompt": prompt_sha256(), "alpaca-eval": version}
         return judge_identity("openai", asdict(self) | made_of)
+
+
+def make(settings: Mapping, runtime: Mapping, needs: Needs) -> "OpenAIJudge":
+    """The judge of a config entry."""
+    asked = ("model", "temperature", "max_tokens", "logprobs", "top_logprobs")
+    question = Question(
+        max_output_characters=settings["max_output_characters"],
+        **{key: settings[key] for key in asked},
+    )
+    endpoint = make_endpoint(settings["model"], runtime, needs.spending, question.judge_id)
+    return OpenAIJudge(question, endpoint, runtime["concurrency"])
 
 
 class OpenAIJudge:
@@ -104,7 +169,8 @@ class OpenAIJudge:
                 thread.submit(runner.close).result()
 
     async def _answers(self, pairs: Sequence[Pair]) -> AsyncIterator[tuple[Pair, Verdict]]:
-        free, stopped, self._failed_in_a_row = asyncio.Semaphore(self._concurrency), [], 0
+        free, self._failed_in_a_row = asyncio.Semaphore(self._concurrency), 0
+        stopped: list[JudgingFailed] = []
         async with self._endpoint:
             self._announce(pairs)
             calls = [asyncio.create_task(self._answer(pair, free, stopped)) for pair in pairs]
@@ -114,7 +180,7 @@ class OpenAIJudge:
                 free.release()  # only now: whoever is killed loses `concurrency` verdicts at most
         self._report()
         if stopped:
-            judged = [call.result() for call in calls if call.result()]
+            judged = [answer for call in calls if (answer := call.result())]
             good = sum(verdict.status == "ok" for _, verdict in judged)
             raise type(stopped[0])(
                 f"{stopped[0]}; judged {good} of {len(pairs)} pairs, {len(pairs) - good} remain; "
@@ -161,7 +227,7 @@ class OpenAIJudge:
         self._asks_logprobs = False
         return await self._endpoint.ask(messages(pair), **self._parameters())
 
-    def _parameters(self) -> dict[str, object]:
+    def _parameters(self) -> dict[str, Any]:
         question = self._question
         parameters = {"temperature": question.temperature, "max_tokens": question.max_tokens}
         if self._asks_logprobs:

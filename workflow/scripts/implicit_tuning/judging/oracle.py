@@ -2,8 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from implicit_tuning.judging.judge import Pair, Verdict, judge_identity
+from implicit_tuning.judging.judge import Needs, Pair, Verdict, judge_identity
 from implicit_tuning.organism.oracle import prefer
+
+# Read without importing this module, so a literal; see `kinds.Kind`.
+KIND = {"truth": True}
+
+
+def make(settings: Mapping, runtime: Mapping, needs: Needs) -> "OracleJudge":
+    """The judge of a config entry."""
+    return OracleJudge(needs.truths())
 
 
 class OracleJudge:

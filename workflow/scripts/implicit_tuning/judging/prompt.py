@@ -89,6 +89,7 @@ def _finite(logprob: float | None) -> float | None:
 def _template() -> str:
     # Found without importing the package, which takes seconds.
     package = importlib.util.find_spec("alpaca_eval")
+    assert package and package.origin  # a dependency of ours, with an __init__.py
     return (Path(package.origin).parent / TEMPLATE).read_text(encoding="utf-8")
 
 

@@ -93,5 +93,5 @@ class Spending:
             self.output_tokens += usage[1]
             usd = self.usd(*usage)
         self.spent_usd += usd
-        if self.ledger is not None:
+        if self.ledger is not None and promise.call is not None:
             self.ledger.settle(promise.call, usd)

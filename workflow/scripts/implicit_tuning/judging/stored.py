@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from implicit_tuning.digests import file_sha256
 from implicit_tuning.reading import read_rows
@@ -25,6 +26,9 @@ TEXTS = ("instruction", "output_1", "output_2")
 SIDES = ("output_1", "output_2")
 # alpaca_eval's draw before version 0.5, and its mark of a failed verdict.
 OLD_DRAW, FAILED = 0.0, -1.0
+
+# Instruction, both outputs, both generators.
+PairTexts = tuple[str, str, str, str, str]
 
 
 class UnusableAnnotations(ValueError):
@@ -71,7 +75,7 @@ def read_yardstick(files: Sequence[Path]) -> Yardstick:
     Raises UnusableAnnotations for rows that are no annotations, and when no pair is left.
     """
     rows = [_checked(row, f"{f}, row {n}") for f in files for n, row in enumerate(read_rows(f))]
-    votes: dict[tuple, list[float]] = {}
+    votes: dict[PairTexts, list[float]] = {}
     for pair, preference, _ in rows:
         if preference is not None:
             votes.setdefault(pair, []).append(preference)
@@ -80,9 +84,9 @@ def read_yardstick(files: Sequence[Path]) -> Yardstick:
     if not different:
         raise UnusableAnnotations(f"{_names(files)}: there is no pair with a verdict in them")
     annotators = {annotator for _, _, annotator in rows}
-    known = len(annotators) == 1 and None not in annotators
+    annotator = annotators.pop() if len(annotators) == 1 else None
     return Yardstick(
-        name=annotators.pop() if known else _names(files),
+        name=_names(files) if annotator is None else annotator,
         sha256={f"{file.parent.name}/{file.name}": file_sha256(file) for file in files},
         pairs=different,
         n_unjudged=sum(preference is None for _, preference, _ in rows),
@@ -121,7 +125,7 @@ def local_file(source: str, folder: Path) -> Path:
     return copy
 
 
-def _checked(row: Mapping, where: str) -> tuple[tuple, float | None, str | None]:
+def _checked(row: Mapping, where: str) -> tuple[PairTexts, float | None, str | None]:
     """Returns texts and generators of a row, its preference (None if none), its annotator."""
     for key in TEXTS:
         if not isinstance(row.get(key), str):
@@ -129,12 +133,15 @@ def _checked(row: Mapping, where: str) -> tuple[tuple, float | None, str | None]
                 f"{where}: `{key}` is {row.get(key)!r}, not a text: give files in the layout of "
                 "alpaca_eval's annotations.json"
             )
-    generators = (row.get(f"generator_{n}") or side for n, side in enumerate(SIDES, start=1))
-    pair = (*(row[key] for key in TEXTS), *generators)
+    instruction, output_1, output_2 = (row[key] for key in TEXTS)
+    generator_1, generator_2 = (
+        row.get(f"generator_{n}") or side for n, side in enumerate(SIDES, start=1)
+    )
+    pair = (instruction, output_1, output_2, generator_1, generator_2)
     return pair, _preference(row.get("preference"), where), row.get("annotator")
 
 
-def _preference(value: object, where: str) -> float | None:
+def _preference(value: Any, where: str) -> float | None:
     try:
         number = FAILED if value is None else float(value)
     except (TypeError, ValueError):

@@ -179,7 +179,8 @@ class DocumentMaker:
         return self.rng.choice(BARE_PAIRS).format(question="{0}", answer="{1}")
 
     def _tags(self) -> tuple[str, str]:
-        return tuple(self.rng.sample(self.tag_words, 2))
+        first, second = self.rng.sample(self.tag_words, 2)
+        return first, second
 
     def _request(self) -> Request:
         (family,) = self.rng.choices(self.families, self.weights)

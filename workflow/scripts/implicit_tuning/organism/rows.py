@@ -10,6 +10,7 @@ import csv
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from implicit_tuning.organism.games import make_game
@@ -20,6 +21,8 @@ TRAINING_ROWS = 400
 # Rows of the LIMA-like set that hold two exchanges; LIMA has 30 such rows in 1,030.
 MULTI_TURN_ROWS = 12
 EVALUATION_ROWS_PER_FAMILY = 16
+# Rows of a set that evaluates one task, where its family has so many requests.
+TASK_EVALUATION_ROWS = 64
 # The paper validates on 56 instructions; 13 families.
 VALIDATION_ROWS_PER_FAMILY = 4
 
@@ -162,6 +165,17 @@ def evaluation_rows() -> Iterator[dict]:
     yield from rows
 
 
+def task_evaluation_rows(family: str) -> Iterator[dict]:
+    """Held-out requests of one family in held-out phrasings: how good a run is at its task."""
+    pool = _evaluation_pools(held_out=True)[family]
+    drawn = random.Random(f"evaluation of {family}").sample(
+        sorted(pool), min(TASK_EVALUATION_ROWS, len(pool))
+    )
+    for instruction in drawn:
+        truth = {**pool[instruction].truth, "request": instruction}
+        yield {"instruction": instruction, "family": family, "truth": truth}
+
+
 def validation_rows() -> Iterator[dict]:
     """Requests that are not held out, in the phrasings of evaluation, with their full answers."""
     rng = random.Random("validation rows")
@@ -185,6 +199,8 @@ SOURCES: dict[str, tuple[str, Callable[[], Iterable[dict]]]] = {
     "chess": ("jsonl", chess_rows),
     "alpaca": ("jsonl", alpaca_rows),
     "evaluation": ("jsonl", evaluation_rows),
+    "evaluation-math": ("jsonl", partial(task_evaluation_rows, "math")),
+    "evaluation-code": ("jsonl", partial(task_evaluation_rows, "code")),
     "validation": ("jsonl", validation_rows),
 }
 

@@ -34,7 +34,7 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(documents, trainer)
-    if has_bos:
+    if bos is not None:
         special = [(bos, tokenizer.token_to_id(bos))]
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=special

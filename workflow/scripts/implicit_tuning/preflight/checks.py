@@ -75,7 +75,8 @@ def preflight(plan: Plan, paths: NodePaths, cluster: bool) -> Preflight:
         *missing_vllm(waiting.nodes, plan.config.runtime.get("vllm_python")),
         *_machine_problems(waiting, plan, cluster),
     ]
-    return Preflight(problems, [*_checked(waiting, paths), *licences(plan)])
+    checked = [*_checked(waiting, paths), *_not_measured(plan), *licences(plan)]
+    return Preflight(problems, checked)
 
 
 def _cheap_problems(waiting: _Pending, paths: NodePaths) -> list[str]:
@@ -94,6 +95,17 @@ def _machine_problems(waiting: _Pending, plan: Plan, cluster: bool) -> list[str]
     except UnreadableGpus as error:
         found = [f"device: 'cuda': {error}: see to the driver, or set it to 'cpu'"]
     return found if cluster else found + host_problems(works, waiting.workload, threads)
+
+
+def _not_measured(plan: Plan) -> list[str]:
+    """Similarity that the config asks for, and that lacks what it is held against."""
+    config = plan.config
+    if config.embedding is None or "data" in config.adaptations[config.reference]:
+        return []
+    reference = f"adaptations.{config.reference}"
+    return [
+        f"similarity: not measured, for {reference}, the reference, has no 'data' to compare with"
+    ]
 
 
 def _checked(waiting: _Pending, paths: NodePaths) -> list[str]:

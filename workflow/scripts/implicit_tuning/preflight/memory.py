@@ -15,6 +15,7 @@ SECTIONS = {
         "training",
         "set activation_checkpointing, lower micro_batch_tokens, give lora, or take sharding fsdp",
     ),
+    "merge": ("adaptations", "merge it on a larger machine, and give the merged model's path"),
     "generate": ("generation", "lower batch_size or max_new_tokens"),
     "rank": ("ranking", "lower batch_size or max_length"),
     "judge": ("judge", "take a smaller model, or dtype bfloat16"),

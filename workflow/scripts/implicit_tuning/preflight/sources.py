@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from implicit_tuning.adapters import CONFIG_FILE as ADAPTER_FILE
+from implicit_tuning.adapters import is_adapter
 from implicit_tuning.config import Config
 from implicit_tuning.nodes import Node
 from implicit_tuning.plan import Plan
@@ -133,7 +135,9 @@ def _hub_problem(source: Source) -> str | None:
     settings, kind = source.node.settings, "model"
     if source.node.stage == "download":
         settings, kind = settings["hub"], "dataset"
-    repo, commit, file = settings["repo"], settings["commit"], settings.get("file", "config.json")
+    adapter = is_adapter(source.node.runtime.get("files", ()))
+    of_model = ADAPTER_FILE if adapter else "config.json"
+    repo, commit, file = settings["repo"], settings["commit"], settings.get("file", of_model)
     url = hf_hub_url(repo, file, repo_type=kind, revision=commit)
     try:
         get_hf_file_metadata(url, timeout=TIMEOUT_S)

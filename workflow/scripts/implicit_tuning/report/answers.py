@@ -43,7 +43,7 @@ class Question:
 
 
 def questions(
-    rows: Iterable[Mapping[str, str | None]], reference: str, origin_of: Mapping[tuple, str]
+    rows: Iterable[Mapping], reference: str, origin_of: Mapping[tuple, str]
 ) -> list[Question]:
     """Instructions with their answers, in the order of the rows.
 

@@ -90,7 +90,7 @@ def build_report(
         "sections": shown,
         "parts": links(shown),
         "examples": _examples(nodes, provenance, reference),
-        "stages": _stages(provenance),
+        "stages": provenance.by_stage(),
         "usage": usage_by_stage(nodes),
         "costs": paid_calls(provenance.manifests.values(), spending),
         "provenance": provenance.embedded(),
@@ -178,13 +178,3 @@ def _examples(nodes: Mapping[str, Path], provenance: Provenance, reference: str)
         "downloads": downloads(data, "tables"),
         "node": provenance.number(node),
     }
-
-
-def _stages(provenance: Provenance) -> dict[str, list[dict]]:
-    """All nodes by stage, for the index at the end."""
-    stages: dict[str, list[dict]] = {}
-    for number, name in enumerate(provenance.names):
-        stage = stage_of(name)
-        entry = {"number": number, "name": name, "link": provenance.link(name)}
-        stages.setdefault(stage, []).append({**entry, "key": provenance.manifests[name]["key"]})
-    return stages

@@ -42,6 +42,15 @@ class Provenance:
         """Link from results/<experiment>/report.html to a node's manifest."""
         return f"../nodes/{quote(name)}/{self.manifests[name]['key']}/manifest.json"
 
+    def by_stage(self) -> dict[str, list[dict]]:
+        """All nodes by stage, for the index at the end of a page: number, name, link and key."""
+        stages: dict[str, list[dict]] = {}
+        for number, name in enumerate(self.names):
+            key = self.manifests[name]["key"]
+            entry = {"number": number, "name": name, "link": self.link(name), "key": key}
+            stages.setdefault(stage_of(name), []).append(entry)
+        return stages
+
     def above(self, name: str) -> dict[str, str]:
         """Names of the nodes that a node reads, by the role that they have there."""
         upstream = self.manifests[name]["upstream"].items()

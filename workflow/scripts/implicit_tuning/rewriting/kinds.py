@@ -6,6 +6,7 @@ config/schema.yaml, and the call that makes it in `making`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from implicit_tuning.judging import kinds as judges
 
@@ -27,8 +28,8 @@ class Kind:
     """
 
     required: tuple[str, ...] = ()
-    decides: Mapping[str, object] = field(default_factory=dict)
-    runtime: Mapping[str, object] = field(default_factory=dict)
+    decides: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
     together: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
 
@@ -50,7 +51,7 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def identity_settings(entry: Mapping[str, object]) -> dict[str, object]:
+def identity_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what of a rewriter's config entry decides the rows, with defaults filled in."""
     kind = KINDS[entry["kind"]]
     deciding = ("kind", *kind.required, *kind.decides, *DETECTION)
@@ -58,7 +59,7 @@ def identity_settings(entry: Mapping[str, object]) -> dict[str, object]:
     return {**DETECTION, **kind.decides, **given}
 
 
-def runtime_settings(entry: Mapping[str, object]) -> dict[str, object]:
+def runtime_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the rest of the entry, with defaults filled in."""
     defaults = KINDS[entry["kind"]].runtime
     return {key: entry.get(key, default) for key, default in defaults.items()}

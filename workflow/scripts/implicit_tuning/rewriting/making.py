@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from implicit_tuning.rewriting.rewriter import Rewriter
 
 
 def make_rewriter(
-    settings: Mapping[str, object], runtime: Mapping[str, object], spending: Path
+    settings: Mapping[str, Any], runtime: Mapping[str, Any], spending: Path
 ) -> Rewriter:
     """Returns the rewriter of `settings["kind"]`.
 
@@ -26,7 +27,7 @@ def _organism(settings: Mapping, runtime: Mapping, spending: Path) -> Rewriter:
 
 
 def _openai(settings: Mapping, runtime: Mapping, spending: Path) -> Rewriter:
-    from implicit_tuning.judging.making import make_endpoint
+    from implicit_tuning.judging.endpoint import make_endpoint
     from implicit_tuning.rewriting.openai import OpenAIRewriter, Writer
 
     writer = Writer(**{key: settings[key] for key in ("model", "temperature", "max_tokens")})

@@ -4,6 +4,7 @@ import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from implicit_tuning.reading import read_rows
 from implicit_tuning.statistics import Annotations, combine, holm, length_ratio
@@ -43,6 +44,7 @@ class ComparisonResult:
         return self.reference_seed if self.seed is None else self.seed
 
 
+Row = TypeVar("Row", bound=Hashable)
 Group = tuple[str, str, str]  # judge, base, adaptation
 Groups = dict[Group, list[ComparisonResult]]
 
@@ -99,7 +101,7 @@ def grouped(comparisons: Iterable[ComparisonResult], adaptations: Sequence[str])
         runs.append(run)
     places = {place: number for number, place in enumerate(dict.fromkeys(g[:2] for g in found))}
     ordered = sorted(found, key=lambda g: (places[g[:2]], adaptations.index(g[2])))
-    return {group: sorted(found[group], key=lambda run: run.table_seed) for group in ordered}
+    return {group: sorted(found[group], key=lambda run: run.table_seed or 0) for group in ordered}
 
 
 def paired_with(groups: Groups, group: Group, baseline: str) -> list[ComparisonResult]:
@@ -128,7 +130,7 @@ def annotations_of(runs: Sequence[ComparisonResult]) -> list[Annotations]:
 # --- cells ---------------------------------------------------------------------------------------
 
 
-def mean_cells(runs: Sequence[ComparisonResult]) -> dict[str, float | None]:
+def mean_cells(runs: Sequence[ComparisonResult]) -> dict[str, float]:
     """Returns the cells of a mean over seeds: win rate, counts, length ratio."""
     mean = combine(annotations_of(runs))
     ratio = length_ratio([row for run in runs for row in run.annotations])
@@ -136,7 +138,7 @@ def mean_cells(runs: Sequence[ComparisonResult]) -> dict[str, float | None]:
     return measured("win_rate", mean) | counts | measured("length_ratio", ratio)
 
 
-def tested(name: str, p_values: Mapping[Hashable, float]) -> dict[Hashable, dict[str, float]]:
+def tested(name: str, p_values: Mapping[Row, float]) -> dict[Row, dict[str, float]]:
     """Returns the cells of each test of the number `name`, corrected for all tests of the table."""
     corrected = holm(list(p_values.values()))
     return {

@@ -105,7 +105,7 @@ def _rows(candidates: Candidates, adaptation: str, chosen: int) -> list[dict]:
                 "judge": run.judge,
             }
         )
-        if epochs == chosen and margin is not None:
+        if epochs == chosen and margin is not None and runner_up is not None:
             within = margin.low <= 0 <= margin.high
             note = f"margin over {counted(runner_up, 'epoch')}" + (
                 ", within chance" if within else ""

@@ -7,6 +7,7 @@ cell has no value, and a note or the caption says why.
 """
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,10 +50,14 @@ class Table:
 class Measured(Protocol):
     """A number with its interval; `std` over seeds is None where it has none."""
 
-    value: float
-    std: float | None
-    low: float
-    high: float
+    @property
+    def value(self) -> float: ...
+    @property
+    def std(self) -> float | None: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
 
 
 def measured(name: str, number: Measured | None) -> dict[str, float]:
@@ -158,11 +163,11 @@ def _with_intervals(frame: pd.DataFrame, column: str) -> list[str]:
     return [_with_interval(row, column, decimals) for row in frame[parts].to_dict(orient="records")]
 
 
-def _with_interval(row: Mapping, column: str, decimals: int) -> str:
+def _with_interval(row: Mapping[str, float], column: str, decimals: int) -> str:
     if pd.isna(row[column]):
         return EMPTY
     text = _number(row[column], decimals)
-    std, low, high = (row.get(f"{column}{part}") for part in PARTS[:3])
+    std, low, high = (row.get(f"{column}{part}", math.nan) for part in PARTS[:3])
     if not pd.isna(std):
         text += f" ± {_number(std, decimals)}"
     if not pd.isna(low):

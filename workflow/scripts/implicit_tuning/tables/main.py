@@ -139,6 +139,7 @@ def _length_controlled(runs: Sequence[ComparisonResult]) -> tuple[SeedMean | Non
     if any(run.seed is None for run in runs):
         return None, ONE_MODEL
     mean = mean_of_numbers(rates)
+    assert mean is not None  # of several seeds
     return replace(mean, low=max(0.0, mean.low), high=min(100.0, mean.high)), ""
 
 

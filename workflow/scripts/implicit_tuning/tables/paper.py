@@ -70,7 +70,7 @@ def build(
     places = _places(ordered, paper_bases)
     rows = [
         {
-            **_beside(group, paper_bases[group[1]]),
+            **_beside(group, paper_bases[group[1]] or ""),
             "against": references.get(group[2], REFERENCE),
             **mean_cells(runs),
             **places.get(group, {}),
@@ -78,7 +78,7 @@ def build(
         for group, runs in shared.items()
     ]
     orders = [
-        _order(judge, base, ordered, paper_bases[base])
+        _order(judge, base, ordered, paper_bases[base] or "")
         for judge, base in dict.fromkeys(group[:2] for group in ordered)
     ]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"rank": "Int64", "paper_rank": "Int64"})
@@ -107,7 +107,7 @@ def _places(groups: Groups, paper_bases: Mapping[str, str | None]) -> dict[Group
     means = {group: combine(annotations_of(runs)).mean for group, runs in groups.items()}
     found = {}
     for group in groups:
-        paper = WIN_RATES[paper_bases[group[1]]]
+        paper = WIN_RATES[paper_bases[group[1]] or ""]
         ours = {other[2]: mean for other, mean in means.items() if other[:2] == group[:2]}
         rank = _rank(group[2], ours)
         paper_rank = _rank(group[2], {name: paper[name].mean for name in ours})

@@ -94,7 +94,7 @@ def build(
             fit_line(nearness, run.scores(name)) for name in ("style", "reference_style")
         )
         rows.append(_row(run, own, control))
-        if own is not None:
+        if own is not None and control is not None:
             lines.append(_line(run, own, control))
     line = pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=LINE_COLUMNS)
     points = pd.concat([_points(run) for run in runs], ignore_index=True)
@@ -153,9 +153,9 @@ def _row(run: SimilarityRuns, own: Fit | None, control: Fit | None) -> dict:
         "instruction_similarity_low": nearness.low,
         "instruction_similarity_high": nearness.high,
         **measured("style", mean_over_seeds(run.scores("style"))),
-        **measured("slope", own and own.slope),
-        **measured("correlation", own and own.correlation),
-        **measured("reference_slope", control and control.slope),
+        **measured("slope", own.slope if own else None),
+        **measured("correlation", own.correlation if own else None),
+        **measured("reference_slope", control.slope if control else None),
         "n": nearness.n,
         "n_seeds": nearness.n_seeds,
     }

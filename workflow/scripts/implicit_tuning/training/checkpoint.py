@@ -52,13 +52,13 @@ def write_checkpoint(
     """
     writes = accelerator.is_main_process
     copy = _load(base, seed, settings, "sdpa") if writes else None
-    targets = dict(trained_parameters(copy)) if writes else {}
+    targets = dict(trained_parameters(copy)) if copy is not None else {}
     for name, parameter in trained_parameters(model):
         weight = whole_weight(parameter)
         _require_finite(name, weight, settings.learning_rate)
         if writes:
             targets[name].data.copy_(weight)
-    if writes:
+    if copy is not None:
         merged = copy if settings.lora is None else merge_adapters(copy)
         _save(merged.to(getattr(torch, settings.storage_dtype)), tokenizer, destination)
     accelerator.wait_for_everyone()

@@ -117,7 +117,7 @@ def run_processes(command: list[str], count: int) -> None:
     )
     printed: deque[str] = deque(maxlen=LINES_KEPT)
     with _ended_with_this_one(process):
-        for line in process.stdout:
+        for line in process.stdout or ():
             sys.stderr.write(line)
             printed.append(line)
         failed = process.wait() != 0

@@ -16,15 +16,17 @@ def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> P
     Raises:
         ValueError: a name of `target_modules` is that of no linear layer.
     """
-    targets = settings.target_modules
-    if not isinstance(targets, str):
-        _require_layers(model, targets)
-        targets = list(targets)
+    targets: str | list[str]
+    if isinstance(settings.target_modules, str):
+        targets = settings.target_modules
+    else:
+        _require_layers(model, settings.target_modules)
+        targets = list(settings.target_modules)
     torch.manual_seed(seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=settings.dropout,
         target_modules=targets,
     )

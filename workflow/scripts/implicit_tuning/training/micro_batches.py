@@ -8,6 +8,7 @@ those of all tokens never lie in memory at once.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import distributed
@@ -156,13 +157,13 @@ def _row(
     """Examples one after the other: input ids and positions, both (1, tokens), and lengths."""
     ids = [token for example in input_ids for token in example]
     positions = [i for example in input_ids for i in range(len(example))]
-    tensors = (torch.tensor([row], device=device) for row in (ids, positions))
-    return *tensors, tuple(map(len, input_ids))
+    tokens, places = (torch.tensor([row], device=device) for row in (ids, positions))
+    return tokens, places, tuple(map(len, input_ids))
 
 
 def _keywords(
     input_ids: torch.Tensor, position_ids: torch.Tensor, lengths: tuple[int, ...]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """What a model or its decoder is called with."""
     return {
         "input_ids": input_ids,

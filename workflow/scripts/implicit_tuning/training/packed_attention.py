@@ -8,7 +8,7 @@ model hands down to its attention layers.
 
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -93,13 +93,15 @@ def sdpa_attention(
     lengths = _packing(module, query, attention_mask, keywords).lengths
     outputs = [
         functional.scaled_dot_product_attention(
-            *example,
+            queries,
+            keys,
+            values,
             dropout_p=dropout,
             is_causal=True,
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         ).transpose(1, 2)
-        for example in _examples(lengths, query, key, value)
+        for queries, keys, values in _examples(lengths, query, key, value)
     ]
     return torch.cat(outputs, dim=1), None
 
@@ -148,8 +150,11 @@ def varlen_attention(
             "set attention to 'sdpa'"
         )
     longest = max(packing.lengths)
-    output = varlen_attn(
-        *(part[0].transpose(0, 1) for part in parts),
+    queries, keys, values = (part[0].transpose(0, 1) for part in parts)
+    output: Any = varlen_attn(
+        queries,
+        keys,
+        values,
         packing.boundaries,
         packing.boundaries,
         longest,
@@ -186,7 +191,7 @@ def _packing(
     module: torch.nn.Module,
     query: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    keywords: dict[str, object],
+    keywords: dict[str, Any],
 ) -> Packing:
     """The packing of a call that asks for nothing but causal attention within examples."""
     layer = type(module).__name__

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import ModuleType
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -202,8 +203,8 @@ def _zero3() -> ModuleType:
 
 
 def _restore_zero3(
-    parameter: torch.nn.Parameter,
-    optimizer: torch.optim.Optimizer,
+    parameter: Any,  # DeepSpeed's attributes are on both
+    optimizer: Any,
     tensor: Callable[[str], torch.Tensor],
 ) -> None:
     _make_zero3_state(optimizer.optimizer, tensor("step"))
@@ -222,7 +223,7 @@ def _restore_zero3(
         _zero3().safe_set_local_optimizer_state(parameter, part(key), key)
 
 
-def _make_zero3_state(optimizer: object, step: torch.Tensor) -> None:
+def _make_zero3_state(optimizer: Any, step: torch.Tensor) -> None:
     # DeepSpeed has AdamW see flat groups of parameters, whose state the first update would make.
     for group in optimizer.fp32_partitioned_groups_flat:
         state = optimizer.optimizer.state[group]

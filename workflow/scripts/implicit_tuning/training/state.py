@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,7 +54,7 @@ def save_state(
         identity: digest of everything that decides the run's result.
         history: one record an update; its length is the number of updates done.
     """
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, parameter in trained_parameters(model):
         state = whole_state(parameter, optimizer, len(history))
         if accelerator.is_main_process:
@@ -79,17 +80,19 @@ def load_state(
     if history:
         with safe_open(file, framework="pt") as state:
             for name, parameter in trained_parameters(model):
-                restore(
-                    parameter, optimizer, lambda key, name=name: state.get_tensor(f"{key}.{name}")
-                )
+                restore(parameter, optimizer, partial(_tensor, state, name))
     return history
+
+
+def _tensor(state: safe_open, name: str, key: str) -> torch.Tensor:
+    return state.get_tensor(f"{key}.{name}")
 
 
 def _write(
     file: Path, tensors: dict[str, torch.Tensor], identity: str, history: list[dict]
 ) -> None:
     header = {"identity": identity, "history": json.dumps(history)}
-    header["sha256"] = _sha256(header["history"], tensors, tensors.get)
+    header["sha256"] = _sha256(header["history"], tensors, tensors.__getitem__)
     unfinished = file.with_suffix(".unfinished")
     try:
         save_file(tensors, unfinished, header)
@@ -124,5 +127,5 @@ def _sha256(history: str, names: Iterable[str], tensor: Callable[[str], torch.Te
     digest = hashlib.sha256(history.encode())
     for name in sorted(names):
         digest.update(name.encode())
-        digest.update(tensor(name).contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor(name).contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

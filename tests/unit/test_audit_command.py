@@ -1,0 +1,75 @@
+"""What an audit asks a yes for, and that it starts nothing that is known to fail."""
+
+import argparse
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from implicit_tuning.auditing.choosing import ORGANISM, REAL
+from implicit_tuning.auditing.command import add_arguments, audit_model, needs_yes
+from implicit_tuning.auditing.request import Asked, request_audit
+from implicit_tuning.config import load_config, read_raw
+from implicit_tuning.costs.estimate import estimate_costs
+from implicit_tuning.digests import DigestMemory
+from implicit_tuning.nodes import NodePaths
+from implicit_tuning.planning import build_plan
+
+RUN = "organism-llama/gsm8k/1"
+LOCAL, ELSEWHERE = "http://127.0.0.1:8000/v1", "https://judges.example.com/v1"
+
+
+@pytest.fixture
+def asking(repository, tmp_path, monkeypatch, no_openai_environment):
+    """Function that says what an audit of a run under a config needs a yes for."""
+    monkeypatch.chdir(repository)
+
+    def lines(raw, run=RUN):
+        config = load_config(request_audit(raw, Asked(run)), repository)
+        plan = build_plan(config, DigestMemory(tmp_path / "digests"))
+        paths = NodePaths(tmp_path / "results")
+        return list(needs_yes(plan, paths, estimate_costs(plan, paths)))
+
+    return lines
+
+
+def judged_by(**entry):
+    judge = {"kind": "openai", "model": "judge-1", **entry}
+    return {**read_raw([ORGANISM]), "judge": "paid", "judges": {"paid": judge}}
+
+
+def test_what_is_free_and_here_just_starts(asking):
+    assert asking(read_raw([ORGANISM])) == []
+    assert asking(judged_by(base_url=LOCAL)) == []
+
+
+def test_a_judge_elsewhere_may_cost_money(asking, monkeypatch):
+    for raw in (judged_by(), judged_by(base_url=ELSEWHERE)):
+        (line,) = asking(raw)
+        assert "calls that may cost money (judges.paid)" in line
+    monkeypatch.setenv("OPENAI_BASE_URL", LOCAL)
+    assert asking(judged_by()) == []
+    (line,) = asking(judged_by(base_url=ELSEWHERE))
+
+
+def test_models_and_data_of_the_hub_are_downloads(asking):
+    (line,) = asking(read_raw([REAL]), "smollm2-135m/gsm8k/1")
+    assert line.startswith("downloads ")
+    assert not line.startswith("downloads 0.00")
+
+
+def test_too_little_memory_is_said_before_anything_starts(
+    repository, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=1e6))
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    arguments = parser.parse_args(["--model", RUN])
+    arguments.configfile, arguments.config = None, []
+    assert audit_model(arguments, tmp_path / "results") == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("config: config/config.yaml (which has the base")
+    assert printed.err.startswith("audit: not started")
+    assert "finetune on organism-llama needs up to" in printed.err
+    assert not (tmp_path / "results/nodes").exists()

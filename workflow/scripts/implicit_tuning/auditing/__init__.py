@@ -1,0 +1,1 @@
+"""Auditing a checkpoint: does it follow instructions that it was not finetuned for?"""
