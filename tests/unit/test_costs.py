@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 
 import pytest
 from planned import COUNTS, PAPER, SMALLEST, build, plan_of
 
+from implicit_tuning.config import ConfigError
 from implicit_tuning.costs.assumptions import ASSUMPTIONS, Assumed
 from implicit_tuning.costs.estimate import estimate_costs
 from implicit_tuning.costs.hardware import hardware_of
@@ -140,6 +142,18 @@ def test_formatted_rows_are_counted_in_the_tokens_of_the_base(planned):
     sizes = Workload(plan, paths, Assumed()).sizes
     assert sizes.rows(rows) == 7
     assert sizes.row_tokens(rows, base) == pytest.approx(len(tokenizer.encode(text).ids))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors"])
+def test_a_damaged_base_is_named(planned, repository, tmp_path, name):
+    folder = shutil.copytree(repository / "resources/organism/llama", tmp_path / "base")
+    (folder / name).write_bytes((folder / name).read_bytes()[:500])
+    plan, paths = planned(f"bases={{organism-llama: {{path: {folder}}}}}")
+    finetune = plan.find("finetune", ("organism-llama", "gsm8k", "1"))
+    line = json.dumps({"messages": [{"role": "user", "content": "One?"}]}) + "\n"
+    build(paths, finetune.above("rows"), {"rows.jsonl": line}, **COUNTS)
+    with pytest.raises(ConfigError, match=f"{folder / name} cannot be read .*: restore it"):
+        estimate_costs(plan, paths)
 
 
 def test_answers_that_stand_are_counted(planned):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from implicit_tuning import chatting, publishing
+from implicit_tuning.arguments import OF_COMMANDS, add_config_arguments
 from implicit_tuning.artifact import BrokenArtifact
 from implicit_tuning.auditing import command as auditing
 from implicit_tuning.config import ConfigError, load_config, read_config, read_raw
@@ -46,7 +48,13 @@ def main() -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args()
     try:
-        return arguments.command(arguments)
+        status = arguments.command(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Who reads has seen enough, as `head` has; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except EXPECTED as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(message, file=sys.stderr)
@@ -57,115 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m implicit_tuning", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     for command in COMMANDS:
-        sub = commands.add_parser(
-            command.__name__, help=command.__doc__, description=command.__doc__
-        )
+        name = command.__name__
+        sub = commands.add_parser(name, help=command.__doc__, description=command.__doc__)
         sub.set_defaults(command=command)
-        sub.add_argument(
-            "--configfile",
-            action="append",
-            metavar="FILE",
-            help="config of the experiment (default: config/config.yaml; of audit: by its model); "
-            "given again, later files override earlier ones key by key",
-        )
-        sub.add_argument(
-            "--config",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="override a top-level key of the config, as in Snakemake",
-        )
-        if command is train:
-            _add_train_arguments(sub)
-        if command is evaluate:
-            _add_evaluate_arguments(sub)
-        if command is audit:
-            auditing.add_arguments(sub)
-        if command is explain:
-            sub.add_argument("node", help="name of a node, as in its path, or the start of names")
-        if command is judge:
-            _add_judge_arguments(sub)
-        if command is calibrate:
-            _add_calibrate_arguments(sub)
-        if command is chat:
-            chatting.add_arguments(sub)
-        if command is publish:
-            publishing.add_arguments(sub)
-        if command is check:
-            sub.add_argument(
-                "--cluster",
-                action="store_true",
-                help="reckon with the `hardware` of the config, not with that of this machine",
-            )
-        if command is prune:
-            sub.add_argument("--force", action="store_true", help="delete what is listed")
+        add_config_arguments(sub)
+        if name in OF_COMMANDS:
+            OF_COMMANDS[name](sub)
     return parser
-
-
-def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("way", choices=["instruction", "response", "task"])
-    _add_model_argument(parser)
-    parser.add_argument(
-        "--data", metavar="NAME", help="a training set of config/datasets.yaml; names a task's run"
-    )
-    parser.add_argument("--learning-rate", type=float, metavar="RATE")
-    parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
-
-
-def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_model_argument(parser)
-    parser.add_argument(
-        "--reference", required=True, metavar="MODEL", help="the model it is judged against"
-    )
-    parser.add_argument("--data", metavar="NAME", help="an evaluation set of config/datasets.yaml")
-
-
-def _add_model_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="MODEL",
-        help="a base of the config by name, a model folder, or owner/name of the hub",
-    )
-
-
-def _add_judge_arguments(parser: argparse.ArgumentParser) -> None:
-    rows = "rows with instruction, output and generator, as AlpacaEval's; .json or .jsonl"
-    parser.add_argument("--outputs", type=Path, required=True, metavar="FILE", help=rows)
-    parser.add_argument(
-        "--references",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="what they are judged against: the same instructions in the same order",
-    )
-    _add_judge_argument(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="for annotations.jsonl and summary.json; verdicts are kept beside it, in "
-        "FOLDER.verdicts.jsonl, and are not asked for again",
-    )
-
-
-def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_judge_argument(parser)
-    parser.add_argument(
-        "--annotations",
-        nargs="+",
-        required=True,
-        metavar="FILE_OR_URL",
-        help="stored verdicts in the layout of alpaca_eval's annotations.json; a URL is fetched "
-        "once, into results/cache",
-    )
-
-
-def _add_judge_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--judge", metavar="NAME", help="a name under `judges` of the config (default: its `judge`)"
-    )
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[Plan, NodePaths]:

@@ -1,11 +1,9 @@
-"""Nodes of the runs: data sets, finetunes, generations, comparisons, rankings, similarities."""
+"""Nodes of the runs: finetunes, generations, comparisons, rankings, similarities."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
 
 from implicit_tuning.adapters import is_adapter
-from implicit_tuning.config import Config, ConfigError, merge
+from implicit_tuning.config import Config, merge
 from implicit_tuning.config_checks import sweep_name, without_own_epochs
 from implicit_tuning.digests import DigestMemory, model_files
 from implicit_tuning.engines.kinds import generation_code
@@ -17,18 +15,13 @@ from implicit_tuning.judging.kinds import (
     identity_settings,
     runtime_settings,
 )
-from implicit_tuning.lock import lock_name
 from implicit_tuning.nodes import PACKAGE, Code, Node, Source
 from implicit_tuning.paper import CHOSEN_EPOCHS
-from implicit_tuning.pins import Pin
 from implicit_tuning.plan import Plan
 from implicit_tuning.plan_guards import guarded_node
-from implicit_tuning.rewriting import kinds as rewriters
+from implicit_tuning.plan_sources import MODEL_LIBRARIES, TRAINING_LIBRARIES, SourcePlanner
 
 # Libraries whose versions decide the result of a stage.
-MODEL_LIBRARIES = ("torch", "transformers", "tokenizers")
-TRAINING_LIBRARIES = (*MODEL_LIBRARIES, "accelerate", "numpy")
-READING = ("pyarrow",)
 SELECTION_LIBRARIES = ("numpy", "scipy")
 EMBEDDING_LIBRARIES = {
     "tfidf": ("scikit-learn", "numpy", "scipy"),
@@ -41,123 +34,12 @@ RULE_KEYS = {
     "bias": ("bias",),
 }
 NO_SEED = "none"
-# What brings pinned bytes decides nothing about them.
-PINNED = Code(())
 # Keys that say which model an entry takes: its identity is what lies there.
 OF_MODEL_FOLDERS = frozenset({"path", "hub", "shape", "licence", "gated"})
 
 
-@dataclass
-class RunPlanner:
-    """Adds the nodes of runs to a plan, each with all that it reads, and each once.
-
-    Attributes:
-        plan: gets the nodes.
-        digests: sha256 of files that no job makes.
-    """
-
-    plan: Plan
-    digests: DigestMemory
-    _bases: dict[str, Node | Source] = field(default_factory=dict)
-
-    @property
-    def config(self) -> Config:
-        return self.plan.config
-
-    # --- data and bases -------------------------------------------------------------------------
-
-    def base(self, name: str) -> Node | Source:
-        """A base: pretrained by the workflow, or a folder."""
-        if name not in self._bases:
-            self._bases[name] = self._base(name)
-        return self._bases[name]
-
-    def _base(self, name: str) -> Node | Source:
-        base = self.config.bases[name]
-        if self.config.pretrain_base == "rebuild" and "recipe" in base:
-            code = Code(("pretrain", f"{PACKAGE}.organism.pretraining"), TRAINING_LIBRARIES)
-            return self.plan.add(
-                Node("pretrain", (name,), code, {"recipe": base["recipe"]}, upstream={})
-            )
-        return self._model_folder(base)
-
-    def _model_folder(self, entry: Mapping) -> Node | Source:
-        """The model of an entry with `path` or `hub`; one that two entries name is fetched once."""
-        if "path" in entry:
-            return Source(entry["path"], self.digests.of_model(entry["path"]))
-        repo, pin = self._pinned("models", entry["hub"])
-        # As the hub's own cache spells it.
-        levels = (repo.replace("/", "--"),)
-        settings = {"repo": repo, "commit": pin.commit}
-        found = self.plan.find("fetch", levels)
-        if found is None:
-            files = {name: asdict(file) for name, file in sorted(pin.files.items())}
-            return self.plan.add(Node("fetch", levels, PINNED, settings, {}, {"files": files}))
-        if found.settings != settings:
-            commits = f"{found.settings['commit']} and {pin.commit}"
-            raise ConfigError([f"hub: '{repo}' is asked for at {commits}: name one revision"])
-        return found
-
-    def _pinned(self, kind: Literal["datasets", "models"], hub: Mapping) -> tuple[str, Pin]:
-        """Repository and pin of a hub source. One that is not locked yet is planned under the
-        revision that the config names, and refused before any job runs."""
-        revision = hub.get("revision", "main")
-        pin = self.config.lock.get(lock_name(kind, hub["repo"], revision))
-        return hub["repo"], pin or Pin(revision, {})
-
-    def formatted(self, dataset: str, options: Mapping[str, Any] | None = None) -> Node:
-        """Format node of a data set; its variant keeps two ways of formatting it apart.
-
-        `options` are the keys `instructions`, `rows` and `rephrase` of an adaptation.
-        """
-        options = options or {}
-        entry = self.config.datasets[dataset]
-        levels = (dataset, _variant(options))
-        if found := self.plan.find("format", levels):
-            return found
-        settings = {
-            "kind": entry["kind"],
-            "formatter": entry["formatter"],
-            "rows": options.get("rows", entry.get("rows")),
-            "instructions": options.get("instructions", "given"),
-            "max_characters": entry.get("max_characters"),
-        }
-        if "rows" in options:
-            # An adaptation that is about the number of rows must have it.
-            settings["exactly"] = True
-        if "path" in entry:
-            # It decides how the bytes are read; those of downloads stand in the download's key.
-            settings["suffix"] = entry["path"].suffix.lower()
-        node = Node(
-            "format",
-            levels,
-            Code((f"{PACKAGE}.formatting", f"{PACKAGE}.datasets.{entry['formatter']}"), READING),
-            settings,
-            {"source": self._source(dataset, entry)},
-        )
-        if "rephrase" in options:
-            node = _rephrased(node, self.config.rewriters[options["rephrase"]])
-        return self.plan.add(node)
-
-    def _source(self, dataset: str, entry: Mapping) -> Node | Source:
-        if "path" in entry:
-            return Source(entry["path"], self.digests.of_file(entry["path"]))
-        if found := self.plan.find("download", (dataset,)):
-            return found
-        # The script only chooses between the two; the identity is the module's.
-        if "organism" in entry:
-            code, made_of = Code((f"{PACKAGE}.organism.rows",)), {"organism": entry["organism"]}
-            return self.plan.add(Node("download", (dataset,), code, made_of, upstream={}))
-        if "url" in entry:
-            fetched = {"url": dict(entry["url"])}
-            return self.plan.add(Node("download", (dataset,), PINNED, fetched, upstream={}))
-        (repo, pin), file = self._pinned("datasets", entry["hub"]), entry["hub"]["file"]
-        settings: dict = {"hub": {"repo": repo, "commit": pin.commit, "file": file}}
-        pinned = pin.files.get(file)
-        if pinned is not None and pinned.first_rows is not None:
-            settings["first_rows"] = pinned.first_rows
-        runtime = {} if pinned is None else asdict(pinned)
-        return self.plan.add(Node("download", (dataset,), PINNED, settings, {}, runtime))
+class RunPlanner(SourcePlanner):
+    """Adds the nodes of runs to a plan, each with all that it reads, and each once."""
 
     # --- finetunes ------------------------------------------------------------------------------
 
@@ -266,7 +148,7 @@ class RunPlanner:
 
     def _checkpoint(self, base: str, adaptation: str) -> Node | Source:
         """A model from elsewhere; of an adapter, what it makes of the base."""
-        found = self._model_folder(self.plan.adaptations[adaptation])
+        found = self.model_folder(self.plan.adaptations[adaptation])
         levels = (base, adaptation)
         if not is_adapter(_file_names(found)):
             return found
@@ -321,7 +203,7 @@ class RunPlanner:
         if kind.loads_base:
             files["judge"] = self.base(judge["base"])
         if kind.own_model:
-            files["judge"] = self._model_folder(judge)
+            files["judge"] = self.model_folder(judge)
         if "df_gamed" in judge:
             files["df_gamed"] = Source(judge["df_gamed"], self.digests.of_file(judge["df_gamed"]))
         return files
@@ -381,7 +263,7 @@ class RunPlanner:
         is read; its settings; the libraries that decide it."""
         entry = self.config.embeddings[self.config.embedding or ""]
         has_model = {"path", "hub"} & set(entry)
-        folder = {"embedding": self._model_folder(entry)} if has_model else {}
+        folder = {"embedding": self.model_folder(entry)} if has_model else {}
         settings = {k: v for k, v in entry.items() if k not in OF_MODEL_FOLDERS}
         return folder, settings, EMBEDDING_LIBRARIES[entry["kind"]]
 
@@ -450,32 +332,3 @@ def _ranked(config: Config) -> set[str]:
     kinds = ("none", "finetune", "checkpoint")
     with_model = {n for n, a in config.adaptations.items() if a["kind"] in kinds}
     return set(config.ranking.get("adaptations", with_model))
-
-
-def _rephrased(node: Node, rewriter: Mapping) -> Node:
-    """A format node that also has responses rewritten."""
-    own = Code(
-        (f"{PACKAGE}.rewriting.{rewriter['kind']}",), rewriters.KINDS[rewriter["kind"]].libraries
-    )
-    roots = (*node.code.roots, f"{PACKAGE}.rephrasing", *own.roots)
-    settings = rewriters.identity_settings(rewriter)
-    # A rewrite is kept by what was asked and who was: not by which responses are given to rewrite.
-    kept_by = {key: value for key, value in settings.items() if key not in rewriters.DETECTION}
-    return replace(
-        node,
-        code=Code(roots, (*node.code.libraries, *own.libraries)),
-        settings={**node.settings, "rephrase": settings},
-        runtime=rewriters.runtime_settings(rewriter),
-        cache_identity=[kept_by, own.fingerprint],
-    )
-
-
-def _variant(options: Mapping[str, Any]) -> str:
-    """Name of a way to format a data set."""
-    told = options.get("instructions", "given")
-    variant = "plain" if told == "given" else f"{told}-instructions"
-    if "rows" in options:
-        variant += f"-{options['rows']}-rows"
-    if "rephrase" in options:
-        variant += f"-rephrased-by-{options['rephrase']}"
-    return variant

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from implicit_tuning.artifact import read_manifest
+from implicit_tuning.config import ConfigError
 from implicit_tuning.costs.assumptions import Assumed
 from implicit_tuning.costs.shapes import folder_of
 from implicit_tuning.nodes import PACKAGE, Node, NodePaths, Source
@@ -126,5 +127,9 @@ def _messages(row: Mapping) -> list[tuple[str, str]]:
 def _count_tokens(tokenizer: Path, texts: list[str]) -> int:
     from tokenizers import Tokenizer
 
-    encoded = Tokenizer.from_file(str(tokenizer)).encode_batch_fast(texts)
+    try:
+        read = Tokenizer.from_file(str(tokenizer))
+    except Exception as error:  # noqa: BLE001 - it raises no narrower class
+        raise ConfigError([f"{tokenizer} cannot be read ({error}): restore it"]) from None
+    encoded = read.encode_batch_fast(texts)
     return sum(len(encoding.ids) for encoding in encoded)

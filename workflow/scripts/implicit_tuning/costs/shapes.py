@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from implicit_tuning.config import ConfigError
 from implicit_tuning.nodes import Node, NodePaths, Source
 from implicit_tuning.organism.bases import RECIPES, BaseRecipe
 from implicit_tuning.plan import is_built
@@ -82,11 +83,14 @@ def read_shape(folder: Path) -> Shape:
 
 
 def _count_parameters(file: Path) -> int:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(file, framework="numpy") as weights:
-        names = weights.keys()
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    try:
+        with safe_open(file, framework="numpy") as weights:
+            names = weights.keys()
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError([f"{file} cannot be read ({error}): restore it"]) from None
 
 
 def _shape_of_recipe(recipe: BaseRecipe) -> Shape:
