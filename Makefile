@@ -1,8 +1,10 @@
 # `make run` and `make test` need Python 3.11+ with venv, and make. Everything else is installed
-# into .venv, again only when the list of dependencies changed.
+# into .venv, again only when the list of dependencies changed. Another environment that exists, such as
+# conda's: export VENV=$CONDA_PREFIX
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed-$(shell cat pyproject.toml | cksum | tr ' ' '-')
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml | cksum | tr ' ' '-')
 SNAKEMAKE := $(BIN)/snakemake --cores all
 TOOL := $(BIN)/python -m implicit_tuning
 # CONFIG chooses another experiment, DATA where its local files lie:
@@ -23,9 +25,9 @@ help:  ## this list
 
 install: $(STAMP)  ## install into .venv (every other target does so when needed)
 $(STAMP):
-	$(PYTHON) -m venv .venv
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[test]'
-	rm -f .venv/.installed-*
+	rm -f $(VENV)/.installed-*
 	touch $@
 
 run: $(STAMP)  ## build the experiment: results/<experiment>/report.html, tables, figures

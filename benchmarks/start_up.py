@@ -5,7 +5,7 @@ in a process of its own as Snakemake starts it, but without Snakemake. The peer 
 that imports what its job cannot do without, such as `alpaca_eval` for a comparison. Jobs and peers
 alternate; the medians over the runs are printed, of a stage with several jobs that of all of them.
 
-Exits with 1 when a stage takes longer than its aim, or when a job without a model loads torch.
+Exits with 3 when a stage takes longer than its aim, or when a job without a model loads torch.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import yaml
 from tabulate import tabulate
 from tqdm import tqdm
 
+from aims import MISSED
 from implicit_tuning.artifact import job_spec
 from implicit_tuning.config import load_config
 from implicit_tuning.digests import DigestMemory
@@ -83,7 +84,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="start-up-") as folder:
             measure_run(Path(folder), stages)
     print(table(stages))
-    return 1 if any(misses(*item) for item in stages.items()) else 0
+    return MISSED if any(misses(*item) for item in stages.items()) else 0
 
 
 def _parse_arguments() -> argparse.Namespace:

@@ -8,7 +8,7 @@ import yaml
 
 PYTHON = ["workflow", "tests", "benchmarks", "docs/build_api.py"]
 RULES = ["Snakefile", "rules", "benchmarks/plain.smk"]
-
+PROSE = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "config", "containers", "docs"]
 
 # By the id of the hook that runs it before a commit.
 CHECKS = {
@@ -16,7 +16,7 @@ CHECKS = {
     "ruff-format": ["ruff", "format", "--check", *PYTHON],
     "snakefmt": ["snakefmt", "--check", *RULES],
     "lint": ["snakemake", "--lint"],
-    "codespell": ["codespell_lib"],
+    "codespell": ["codespell_lib", *PYTHON, *RULES, *PROSE],
 }
 
 
