@@ -307,7 +307,8 @@ def test_a_pipe_asks_one_question_a_line_and_gets_the_answers_alone(place):
         "no",
     ]
     done = chat(place, "organism-llama/base", text="\n".join(lines))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # one question got no answer
+    assert "indexing errors" not in done.stderr
     (first, rest) = done.stdout.split("\n", 1)
     assert first
     assert "[without rules]\n" in rest

@@ -103,9 +103,10 @@ def test_verdicts_weighted_by_probabilities_are_wins_draws_and_losses():
     losses = summarise(annotations((1 + draw.uniform(0, 2e-4, 200)).tolist()))
     assert losses.low == pytest.approx(losses.win_rate, abs=0.01)
     assert losses.high == pytest.approx(exact_bound(200), abs=0.02)
-    # Sure wins of between 60 and 90 say how sure they are.
-    wins = summarise(annotations((1 + draw.uniform(0.6, 0.9, 200)).tolist()))
-    assert wins.low == pytest.approx(wins.win_rate * (1 - exact_bound(200) / 100), abs=0.1)
+    # Wins of between 74 and 76 say how sure they are.
+    wins = summarise(annotations((1 + draw.uniform(0.74, 0.76, 200)).tolist()))
+    opposite = 2 * (wins.win_rate - 50)  # how far a loss would lie that is as sure
+    assert wins.low == pytest.approx(wins.win_rate - opposite * exact_bound(200) / 100, abs=0.1)
     assert wins.high < wins.win_rate + 2
 
 
@@ -189,10 +190,32 @@ def test_difference_is_paired_by_instruction():
     result = difference([high, high], [low, low])
     assert (result.mean, result.std) == (50.0, 0.0)
     unseen = exact_bound(100) / 100
-    assert result.low == pytest.approx(50 - 150 * unseen)
+    assert result.low == pytest.approx(50 - 100 * unseen)
     assert result.high == pytest.approx(50 + 50 * unseen)
     assert summarise(low).high - summarise(low).low > result.high - result.low
     assert difference([low], [high]).mean == -50.0
+
+
+@pytest.mark.parametrize("n_none", [0, 4])
+@pytest.mark.parametrize("n_up", [5, 6, 11])
+@pytest.mark.parametrize("size", [50.0, 100.0])
+def test_interval_and_sign_test_agree_on_few_items_that_differ_one_way(size, n_up, n_none):
+    """The sign test over all items: those that do not differ count half for either side."""
+    scores = np.array([[size] * n_up + [0.0] * n_none])
+    up = paired_difference(scores, np.zeros_like(scores))
+    n = n_up + n_none
+    share = binomtest(n_up + n_none // 2, n).proportion_ci(0.95, "exact")
+    assert (up.low > 0) == (share.low > 0.5)
+    assert up.high <= 100.0
+    down = paired_difference(np.zeros_like(scores), scores)
+    assert (down.low, down.high) == pytest.approx((-up.high, -up.low))
+
+
+def test_a_single_large_loss_among_equal_gains_is_not_cut_short():
+    scores = np.array([[50.0] * 10 + [0.0]])
+    others = np.array([[0.0] * 10 + [100.0]])
+    result = paired_difference(scores, others)
+    assert result.low < 0 < result.mean == pytest.approx(400 / 11)
 
 
 def test_difference_needs_as_many_seeds_on_both_sides():

@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from implicit_tuning.identity import fingerprint
     from implicit_tuning.judging.alpaca import Comparison
     from implicit_tuning.judging.head_to_head import compare
-    from implicit_tuning.judging.judge import Judge, Pair, Verdict
+    from implicit_tuning.judging.judge import Judge, JudgingFailed, Pair, Verdict
+    from implicit_tuning.judging.oracle import OracleJudge
+    from implicit_tuning.judging.rows import InvalidOutputs
     from implicit_tuning.rule_adapter import RuleAdapter, RuleSettings
 
 __all__ = [
     "ChatFormat",
     "Comparison",
+    "InvalidOutputs",
     "Judge",
+    "JudgingFailed",
+    "OracleJudge",
     "Pair",
     "Ranking",
     "RuleAdapter",
@@ -39,7 +44,10 @@ __all__ = [
 HOMES = {
     "ChatFormat": "chat",
     "Comparison": "judging.alpaca",
+    "InvalidOutputs": "judging.rows",
     "Judge": "judging.judge",
+    "JudgingFailed": "judging.judge",
+    "OracleJudge": "judging.oracle",
     "Pair": "judging.judge",
     "Ranking": "candidates",
     "RuleAdapter": "rule_adapter",

@@ -51,6 +51,8 @@ def main() -> int:
         status = arguments.command(arguments)
         sys.stdout.flush()
         return status
+    except KeyboardInterrupt:
+        return 130  # as a shell reports it
     except BrokenPipeError:
         # Who reads has seen enough, as `head` has; what is left goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

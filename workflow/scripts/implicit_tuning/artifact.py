@@ -78,7 +78,7 @@ def read_manifest(folder: Path) -> dict:
     except FileNotFoundError:
         raise BrokenArtifact(f"{path} is missing: the node is not built; run it again") from None
     except ValueError as error:
-        raise BrokenArtifact(f"{path} is damaged ({error}): run 'make repair'") from None
+        raise BrokenArtifact(f"{path} is damaged ({error}): run 'make repair' with the same CONFIG") from None
 
 
 def find_damage(
@@ -118,7 +118,7 @@ def require_whole(
     """
     damage = find_damage(folder, read_bytes, only, released)
     if damage:
-        raise BrokenArtifact("; ".join(damage) + ": run 'make repair'")
+        raise BrokenArtifact("; ".join(damage) + ": run 'make repair' with the same CONFIG")
 
 
 # --- weights that are given up -----------------------------------------------------------------

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from implicit_tuning.chat import PAPER_FORMAT, ChatFormat, tokenize_prompt
+from implicit_tuning.chat_encoding import check_chat_format
 from implicit_tuning.ranking import DECIMALS
-from implicit_tuning.scoring import PromptAndResponse, mean_logprobs, response_ids
+from implicit_tuning.scoring import mean_logprobs, response_ids
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,16 @@ def rank_responses(
     """Rank candidate responses to an instruction (paper, section on response ranking).
 
     Each response is scored behind the instruction's prompt in the chat format, so that the model
-    needs no chat template of its own. Scores are float32 whatever the model's dtype, without
-    dropout, and rounded to six decimals, which keeps rounding in batches out of the ranks.
+    needs no chat template of its own. The model computes in its own dtype, without dropout; the
+    log-softmax of its logits is float32. Scores are rounded to six decimals.
+
+    Responses of the same tokens are scored once, and share score and rank. Scores of others depend a
+    little on what is computed together, far more so in half precision: responses that score almost
+    alike may change places with another `batch_size`.
 
     >>> from transformers import AutoModelForCausalLM, AutoTokenizer
     >>> tokenizer = AutoTokenizer.from_pretrained("resources/organism/llama")
-    >>> model = AutoModelForCausalLM.from_pretrained("resources/organism/llama")
+    >>> model = AutoModelForCausalLM.from_pretrained("resources/organism/llama", dtype="float32")
     >>> ranking = rank_responses(
     ...     model,
     ...     tokenizer,
@@ -58,49 +63,75 @@ def rank_responses(
         model: causal language model, on any device.
         tokenizer: the model's; it must have an EOS token.
         responses: the candidates; outer white space does not count.
-        batch_size: responses computed at once; lower it when memory runs out.
+        batch_size: responses computed at once, at least 1; lower it when memory runs out.
 
     Raises:
         TypeError: `responses` is one text.
-        ValueError: a response without any token; a text longer than the model's context.
+        ValueError: a response without any token; a text longer than the model's context; a token
+            that the model does not know; `batch_size` below 1; `chat_format` is none.
         MemoryError: the GPU does not hold a batch.
     """
-    sequences = _sequences(tokenizer, instruction, responses, chat_format)
-    _check_context(model, sequences)
+    check_chat_format(chat_format)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
+    prompt = tokenize_prompt(instruction, tokenizer, chat_format)
+    given = _token_ids(tokenizer, instruction, responses, chat_format, len(prompt))
+    _check_lengths(model, len(prompt), given)
+    _check_tokens(model, [prompt, *given])
+    # Computed in other rows, the same tokens would score a little differently.
+    distinct = list(dict.fromkeys(given))
     with _evaluating(model):
-        means = mean_logprobs(model, sequences, batch_size)
-    scores = tuple(round(mean, DECIMALS) for mean in means if mean is not None)
+        means = mean_logprobs(model, [(prompt, list(ids)) for ids in distinct], batch_size)
+    scored = {
+        ids: round(mean, DECIMALS)
+        for ids, mean in zip(distinct, means, strict=True)
+        if mean is not None
+    }
+    scores = tuple(scored[ids] for ids in given)
     ranks = tuple(1 + sum(other > score for other in scores) for score in scores)
     return Ranking(scores, ranks)
 
 
-def _sequences(
+def _token_ids(
     tokenizer: PreTrainedTokenizerBase,
     instruction: str,
     responses: Sequence[str],
     chat_format: ChatFormat,
-) -> list[PromptAndResponse]:
+    prompt_length: int,
+) -> list[tuple[int, ...]]:
+    """Those of each response as it stands behind the prompt."""
     if isinstance(responses, str):
         raise TypeError(f"responses is the text {responses[:80]!r}: give a list of texts")
-    prompt = tokenize_prompt(instruction, tokenizer, chat_format)
-    sequences = []
+    found = []
     for place, text in enumerate(responses):
-        ids = response_ids(instruction, text, tokenizer, chat_format, len(prompt))
+        ids = response_ids(instruction, text, tokenizer, chat_format, prompt_length)
         if not ids:
             raise ValueError(f"response {place}, {text[:80]!r}, has no token: leave it out")
-        sequences.append((prompt, ids))
-    return sequences
+        found.append(tuple(ids))
+    return found
 
 
-def _check_context(model: PreTrainedModel, sequences: Sequence[PromptAndResponse]) -> None:
+def _check_lengths(
+    model: PreTrainedModel, prompt_length: int, responses: Sequence[tuple[int, ...]]
+) -> None:
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for place, (prompt, response) in enumerate(sequences):
-        length = len(prompt) + len(response)
+    for place, response in enumerate(responses):
+        length = prompt_length + len(response)
         if context is not None and length > context:
             raise ValueError(
-                f"response {place} makes a text of {length} tokens, {len(prompt)} of them the "
+                f"response {place} makes a text of {length} tokens, {prompt_length} of them the "
                 f"instruction's, and the model's context is {context}: shorten it or leave it out"
             )
+
+
+def _check_tokens(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> None:
+    known = model.get_input_embeddings().weight.shape[0]
+    highest = max(map(max, texts))
+    if highest >= known:
+        raise ValueError(
+            f"the tokenizer has a token {highest}, and the model knows {known} only: give the "
+            "tokenizer that the model was trained with"
+        )
 
 
 @contextmanager

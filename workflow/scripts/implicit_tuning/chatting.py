@@ -64,14 +64,16 @@ def chat(plan: Plan, paths: NodePaths, arguments: argparse.Namespace, options: l
         if arguments.rules:
             conversation.toggle()
         _say(f"{title}: {partner.describe()}; /help lists the commands")
+        answered = True
         for line in _lines(sys.stdin):
             if line == "/quit":
                 break
-            _answer(line, conversation)
+            answered &= _answer(line, conversation)
     except (ValueError, OSError, MemoryError) as error:
         _say(str(error))
         return 1
-    return 0
+    # Who pipes questions must not take some answers for all; who types has seen it.
+    return 0 if answered or sys.stdin.isatty() else 1
 
 
 def _load(
@@ -107,8 +109,8 @@ def _load_partner(plan: Plan, folder: Path, settings: Mapping) -> "talk.Partner"
     return load_partner(folder, settings, RuleSettings(**rules))
 
 
-def _answer(line: str, conversation: "talk.Conversation") -> None:
-    """One line of the input: a command, or a question."""
+def _answer(line: str, conversation: "talk.Conversation") -> bool:
+    """One line of the input, a command or a question; returns whether it was not refused."""
     try:
         if line == "/new":
             conversation.clear()
@@ -127,6 +129,8 @@ def _answer(line: str, conversation: "talk.Conversation") -> None:
         _say("\n[stopped; question and answer are forgotten]")
     except ValueError as error:
         _say(str(error))
+        return False
+    return True
 
 
 def _lines(source: TextIO) -> Iterator[str]:

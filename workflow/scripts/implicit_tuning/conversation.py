@@ -53,8 +53,9 @@ class Partner:
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation that it is the assistant's turn in."""
         text = render(messages, self.tokenizer, self.template, add_generation_prompt=True)
-        # The template has written the BOS, where there is one.
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        # The template has written the BOS, where there is one. Of a text that is too long we tell
+        # ourselves, and better.
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def adapter(self) -> RuleAdapter:
         """The rules, for one answer."""

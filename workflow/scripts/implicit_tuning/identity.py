@@ -4,6 +4,7 @@ The workflow's nodes are named by such hashes (`nodes`); this is the same for re
 """
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,12 +42,15 @@ def fingerprint(
         20 hexadecimal digits.
 
     Raises:
+        TypeError: `libraries` or `files` is one name.
         ValueError: there is nothing to hash; or settings that are no JSON value.
         FileNotFoundError: a file of `code` or `files` does not exist.
         ModuleNotFoundError: a module or library that is not installed.
     """
     if not code and not libraries and not files and settings is None:
         raise ValueError("fingerprint of nothing: give code, settings, libraries or files")
+    _check_lists(libraries=libraries, files=files)
+    _check_installed(libraries)
     modules = [name for name in code if not _is_file(name)]
     own = [read_code(Path(name)) for name in code if _is_file(name)]
     imported = {module for _, imports in own for module in imports}
@@ -58,6 +62,23 @@ def fingerprint(
             "settings": _json_value(settings),
         }
     )
+
+
+def _check_lists(**lists: Sequence[str | Path]) -> None:
+    for key, value in lists.items():
+        if isinstance(value, str | Path):
+            name = str(value)
+            raise TypeError(f"{key} is {name!r}: give a list of names, such as [{name!r}]")
+
+
+def _check_installed(libraries: Sequence[str]) -> None:
+    for name in libraries:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise ModuleNotFoundError(
+                f"the library {name!r} is not installed: install it, or take it out of libraries"
+            ) from None
 
 
 def _is_file(name: str | Path) -> bool:

@@ -169,7 +169,7 @@ def _put(origin: Path, destination: Path, sha256: str) -> None:
         shutil.copyfile(origin, destination)
     if file_sha256(destination) != sha256:
         raise BrokenArtifact(
-            f"{origin} has other bytes than its manifest says: run 'make repair'; nothing was sent"
+            f"{origin} has other bytes than its manifest says: run 'make repair' with the same CONFIG; nothing was sent"
         )
 
 

@@ -9,6 +9,7 @@ that is, the sum of the base's log-probabilities and the rules' scores, normaliz
 one sequence a row: greedy or sampled, in batches, with left padding and the KV cache.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -104,7 +105,9 @@ class RuleAdapter(LogitsProcessor):
         chat_format: ChatFormat = PAPER_FORMAT,
     ) -> None:
         _check_values(tokenizer, rules, eos_ramp_tokens, eos_after_ramp)
-        _check_signs(eos_strength=eos_strength, repetition_penalty=repetition_penalty)
+        _check_strengths(eos_strength=eos_strength, repetition_penalty=repetition_penalty)
+        _check_bias(bias)
+        _check_tags(chat_format)
         self.eos: int = tokenizer.eos_token_id
         self.eos_ramp_tokens = eos_ramp_tokens if "eos" in rules else 0
         self.eos_strength = eos_strength
@@ -303,8 +306,10 @@ def _check_values(
         raise TypeError(f"rules is the text {rules!r}: give a tuple of names, such as ({rules!r},)")
     if unknown := set(rules) - set(RULES):
         raise ValueError(f"unknown rules {sorted(unknown)}: choose from {', '.join(RULES)}")
-    if eos_ramp_tokens < 1:
-        raise ValueError(f"eos_ramp_tokens is {eos_ramp_tokens}: it must be at least 1")
+    if not (eos_ramp_tokens >= 1 and eos_ramp_tokens % 1 == 0):
+        raise ValueError(
+            f"eos_ramp_tokens is {eos_ramp_tokens}: it must be a whole number, at least 1"
+        )
     if eos_after_ramp not in ("hold", "drop"):
         raise ValueError(f"eos_after_ramp is {eos_after_ramp!r}: choose 'hold' or 'drop'")
     if tokenizer.eos_token_id is None:
@@ -314,9 +319,27 @@ def _check_values(
         )
 
 
-def _check_signs(**strengths: float) -> None:
+def _check_strengths(**strengths: float) -> None:
     for name, value in strengths.items():
         if value < 0:
             raise ValueError(
                 f"{name} is {value}: it must not be negative (its sign is part of the rule)"
             )
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}: give a finite number")
+
+
+def _check_bias(bias: Mapping[str, float]) -> None:
+    for piece, value in bias.items():
+        if not math.isfinite(value):
+            raise ValueError(f"bias of {piece!r} is {value}: give a finite number")
+
+
+def _check_tags(chat_format: ChatFormat) -> None:
+    if not isinstance(chat_format, ChatFormat):
+        raise ValueError(f"chat_format is {chat_format!r}: give a ChatFormat")
+    if chat_format.own_template:
+        raise ValueError(
+            "chat_format has own_template, under which prompts have no user tag for the rules to find: "
+            "give one with tags, and prompts that have them"
+        )

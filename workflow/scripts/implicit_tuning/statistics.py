@@ -318,7 +318,9 @@ def widened(
     resample: no win in 200 pairs would read as certainty. The shares of items above and below the
     others then have Clopper and Pearson's interval each, where one counts in full that lies as far
     off as a score can, and a draw among losses half. For wins and losses alone this is the exact
-    interval of the wins.
+    interval of the wins. Across the middle a score can lie as far as the usual ones do on their side,
+    or as the farthest of these: so items that all differ one way have an interval without 0 just
+    where a sign test finds them to differ.
 
     Args:
         interval: the bootstrap's, which is never narrowed.
@@ -330,15 +332,19 @@ def widened(
     """
     known = ~np.isnan(scores)
     items, scores = np.broadcast_to(items, scores.shape)[known], scores[known]
-    kinds = _kinds(scores, middle=(least + 100) / 2)
+    middle = (least + 100) / 2
+    kinds = _kinds(scores, middle)
     levels, counts = np.unique(kinds, return_counts=True)
     usual = levels[counts.argmax()]
     if np.unique(items[kinds != usual]).size >= FEW:
         return interval
     n, level = np.unique(items).size, scores[kinds == usual].mean()
     off = np.where(kinds == usual, 0.0, scores - level)
-    up = _exact_reach(off.clip(min=0.0).mean(), 100 - level, n)
-    down = _exact_reach(-off.clip(max=0.0).mean(), level - least, n)
+    opposite = 2 * middle - level
+    highest = 100.0 if usual >= 0 else max(opposite, scores.max())
+    lowest = least if usual <= 0 else min(opposite, scores.min())
+    up = _exact_reach(off.clip(min=0.0).mean(), highest - level, n)
+    down = _exact_reach(-off.clip(max=0.0).mean(), level - lowest, n)
     low, high = level + up[0] - down[1], level + up[1] - down[0]
     return float(min(interval[0], low)), float(max(interval[1], high))
 

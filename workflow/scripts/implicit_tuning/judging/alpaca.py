@@ -84,7 +84,7 @@ def compare(
         other = _judge_once(references, outputs, judge, verdicts, chunk_size)
         passes.append(other.turned())
     annotations = annotate(outputs, references, passes, judge.judge_id)
-    _check_failures(annotations, judge.judge_id, max_failed)
+    _check_failures(annotations, judge.judge_id, max_failed, has_cache=cache is not None)
     with _quiet_alpaca_eval():
         summary = summarise_rows(annotations, outputs, references)
         summary |= length_controlled_fields(annotations, outputs, references, length_control)
@@ -219,7 +219,10 @@ def _quiet_alpaca_eval() -> Iterator[None]:
     of `pkg_resources`, which its pins need. Failures are counted by us, from the verdicts.
     """
     root = logging.getLogger()
-    level, keeper = root.level, logging.NullHandler()  # with a handler, logging installs no other
+    # With a handler on the root its calls of logging install no other. Where a program has set up
+    # none, it is the one that logging falls back on, or our own warnings would be lost.
+    fallback = None if logger.hasHandlers() else logging.lastResort
+    level, keeper = root.level, fallback or logging.NullHandler()
 
     def is_ours(record: logging.LogRecord) -> bool:
         return "alpaca_eval" not in Path(record.pathname).parts or record.levelno >= logging.ERROR
@@ -236,15 +239,18 @@ def _quiet_alpaca_eval() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _check_failures(annotations: Sequence[Mapping], judge_id: str, max_failed: int) -> None:
+def _check_failures(
+    annotations: Sequence[Mapping], judge_id: str, max_failed: int, has_cache: bool
+) -> None:
     failed = Counter(row["status"] for row in annotations if row["preference"] is None)
     if not failed:
         return
     counts = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
     message = f"{failed.total()} of {len(annotations)} pairs without a verdict ({counts})"
     if failed.total() > max_failed:
+        kept = "the good verdicts are kept in the cache: run again to ask for the failed ones only"
         raise JudgingFailed(
-            f"{message} from judge {judge_id}, and max_failed is {max_failed}; the good verdicts "
-            "are kept in the cache: run again to ask for the failed ones only, or raise max_failed"
+            f"{message} from judge {judge_id}, and max_failed is {max_failed}; "
+            f"{kept + ', or ' if has_cache else ''}raise max_failed"
         )
     logger.warning("%s; they count in no win rate (max_failed is %d)", message, max_failed)

@@ -66,7 +66,7 @@ def compare(
               "bfloat16", "device": "cuda"}`; of kind `mean_logprob`, `base` is a model folder;
             - a function of (instruction, output_1, output_2), in the order drawn, that returns 1
               when the first is better, 2 when the second is, 1.5 for a draw, or a number between;
-            - a `Judge`, such as `judging.oracle.OracleJudge(truths)`.
+            - a `Judge`, such as `OracleJudge(truths)`.
         cache: file that keeps the verdicts of this comparison, so that a judging that stopped asks
             for the rest only. `<cache>.spending` beside it keeps what a judge with `max_usd` cost.
 
@@ -143,7 +143,7 @@ def _problems(settings: Mapping[str, Any], cache: Path | None) -> Iterator[str]:
     """What is wrong with a judge's settings; each names the key, and what to do."""
     name = settings.get("kind", "")
     if name == "oracle":
-        yield "kind 'oracle' needs truths: give judging.oracle.OracleJudge(truths) instead"
+        yield "kind 'oracle' needs truths: give implicit_tuning.OracleJudge(truths) instead"
         return
     if name not in KINDS:
         yield f"kind is {settings.get('kind')!r}: choose from {', '.join(sorted(set(KINDS) - {'oracle'}))}"
