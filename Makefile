@@ -77,22 +77,24 @@ calibrate: $(STAMP)  ## a judge against stored verdicts: JUDGE=name ANNOTATIONS=
 	@test -n "$(ANNOTATIONS)" || { echo "make calibrate needs ANNOTATIONS=<files or URLs>"; exit 2; }
 	$(TOOL) calibrate $(TOOL_WITH) $(if $(JUDGE),--judge $(JUDGE)) --annotations $(ANNOTATIONS)
 
+# Values that may hold any character reach the shell as they are, through the environment.
+export MODEL BASE TASK_DATA REFERENCE RUN REPO DATA TASK OF_ONE_RUN
 # MODEL: a run of a config, a checkpoint or adapter folder, or owner/name of the hub. CONFIG follows from it
 # unless it is given; docs/audit.md says what else can be.
 audit: $(STAMP)  ## does a checkpoint follow instructions? MODEL=... [BASE= TASK_DATA= REFERENCE=]
-	@test -n "$(MODEL)" || { echo "make audit needs MODEL=<run, folder or owner/name of the hub>"; exit 2; }
-	@$(TOOL) audit $(TOOL_WITH) --model '$(MODEL)' $(if $(BASE),--base '$(BASE)') $(if $(YES),--yes) \
-        $(if $(TASK_DATA),--task-data '$(TASK_DATA)') $(if $(REFERENCE),--reference '$(REFERENCE)')
+	@test -n "$$MODEL" || { echo "make audit needs MODEL=<run, folder or owner/name of the hub>"; exit 2; }
+	@$(TOOL) audit $(TOOL_WITH) --model "$$MODEL" $(if $(BASE),--base "$$BASE") $(if $(YES),--yes) \
+        $(if $(TASK_DATA),--task-data "$$TASK_DATA") $(if $(REFERENCE),--reference "$$REFERENCE")
 
 chat: $(STAMP)  ## talk with a run: make chat RUN=organism-llama/response/1, also with RULES=1
-	@test -n "$(RUN)$(MODEL)" || \
+	@test -n "$$RUN$$MODEL" || \
         { echo "make chat needs RUN=<base/adaptation/seed> or MODEL=<a model folder>"; exit 2; }
-	@$(TOOL) chat $(TOOL_WITH) $(if $(RULES),--rules) $(if $(RUN),'$(RUN)',--model '$(MODEL)')
+	@$(TOOL) chat $(TOOL_WITH) $(if $(RULES),--rules) $(if $(RUN),"$$RUN",--model "$$MODEL")
 
 publish: $(STAMP)  ## a run for the hub: RUN=base/adaptation/seed REPO=owner/name; YES=1 sends it
-	@test -n "$(RUN)" -a -n "$(REPO)" || \
+	@test -n "$$RUN" -a -n "$$REPO" || \
         { echo "make publish needs RUN=<base/adaptation/seed> REPO=<owner/name>"; exit 2; }
-	@$(TOOL) publish $(TOOL_WITH) '$(RUN)' --repo '$(REPO)' $(if $(YES),--yes) $(if $(PUBLIC),--public)
+	@$(TOOL) publish $(TOOL_WITH) "$$RUN" --repo "$$REPO" $(if $(YES),--yes) $(if $(PUBLIC),--public)
 
 lock: $(STAMP)  ## pin what a config takes from the hub, in config/lock.yaml
 	$(TOOL) lock $(TOOL_WITH)
@@ -106,25 +108,25 @@ lock: $(STAMP)  ## pin what a config takes from the hub, in config/lock.yaml
 OF_ONE_RUN := $(strip $(TASK) $(LR) $(EPOCHS) $(SEED) $(REFERENCE) $(if $(wildcard $(DATA)/.),,$(DATA)))
 .PHONY: one_run_keys
 one_run_keys:
-	@test -n "$(MODEL)" -o -z "$(OF_ONE_RUN)" || \
-        { echo "'$(OF_ONE_RUN)' is of one run: give MODEL=<base, folder or owner/name> too"; exit 2; }
-ONE_RUN := --model '$(MODEL)' $(addprefix --configfile ,$(or $(CONFIG),config/paper.yaml))
-ONE_FINETUNE = $(TOOL) train $(1) $(ONE_RUN) $(if $(2),--data '$(2)') \
+	@test -n "$$MODEL" -o -z "$$OF_ONE_RUN" || \
+        { echo "'$$OF_ONE_RUN' is of one run: give MODEL=<base, folder or owner/name> too"; exit 2; }
+ONE_RUN := --model "$$MODEL" $(addprefix --configfile ,$(or $(CONFIG),config/paper.yaml))
+ONE_FINETUNE = $(TOOL) train $(1) $(ONE_RUN) $(if $($(2)),--data "$$$(2)") \
         $(if $(LR),--learning-rate $(LR)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED))
 
 train_ins: $(STAMP) one_run_keys  ## instruction tuning: of the config, or of MODEL on DATA
-	$(if $(MODEL),$(call ONE_FINETUNE,instruction,$(DATA)),$(SNAKEMAKE) train_ins $(SNAKEMAKE_WITH))
+	$(if $(MODEL),$(call ONE_FINETUNE,instruction,DATA),$(SNAKEMAKE) train_ins $(SNAKEMAKE_WITH))
 
 train_resp: $(STAMP) one_run_keys  ## response tuning: of the config, or of MODEL on DATA
-	$(if $(MODEL),$(call ONE_FINETUNE,response,$(DATA)),$(SNAKEMAKE) train_resp $(SNAKEMAKE_WITH))
+	$(if $(MODEL),$(call ONE_FINETUNE,response,DATA),$(SNAKEMAKE) train_resp $(SNAKEMAKE_WITH))
 
 train_task: $(STAMP) one_run_keys  ## single-task finetuning: of the config, or of MODEL on TASK
-	$(if $(MODEL),$(call ONE_FINETUNE,task,$(TASK)),$(SNAKEMAKE) train_task $(SNAKEMAKE_WITH))
+	$(if $(MODEL),$(call ONE_FINETUNE,task,TASK),$(SNAKEMAKE) train_task $(SNAKEMAKE_WITH))
 
 eval: $(STAMP) one_run_keys  ## judge: every run of the config, or MODEL against REFERENCE
-	@test -z "$(MODEL)" -o -n "$(REFERENCE)" || \
+	@test -z "$$MODEL" -o -n "$$REFERENCE" || \
         { echo "make eval MODEL=... needs REFERENCE=<the model it is judged against>"; exit 2; }
-	$(if $(MODEL),$(TOOL) evaluate $(ONE_RUN) --reference '$(REFERENCE)' $(if $(DATA),--data '$(DATA)'),\
+	$(if $(MODEL),$(TOOL) evaluate $(ONE_RUN) --reference "$$REFERENCE" $(if $(DATA),--data "$$DATA"),\
         $(SNAKEMAKE) judgements $(SNAKEMAKE_WITH))
 
 docs: $(STAMP)  ## the reference of the library, from its docstrings, into docs/api/

@@ -251,6 +251,18 @@ def test_without_a_base_the_line_is_at_half_the_wins(low, high, outcome):
     assert (verdict.outcome, verdict.against) == (outcome, "reference")
 
 
+def test_the_numbers_say_how_many_were_judged(audited):
+    (whole, *_) = measure(audited.inputs)["win_rates"]
+    assert f", {COUNT} instructions of set" in decide([whole], TITLES, "set", "oracle").numbers
+    folder = audited.inputs.comparisons["audited"]
+    rows = [json.loads(line) for line in (folder / "annotations.jsonl").read_text().splitlines()]
+    rows[:20] = [{**row, "preference": None} for row in rows[:20]]
+    (folder / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (fewer, *_) = measure(audited.inputs)["win_rates"]
+    numbers = decide([fewer], TITLES, "set", "oracle").numbers
+    assert f", {COUNT - 20} (of {COUNT}) instructions of set" in numbers
+
+
 def test_there_is_no_verdict_on_answers_that_nobody_judged():
     with pytest.raises(ValueError, match="no verdict"):
         decide([rates(1, 2, audited=None)], TITLES, "set", "oracle")
@@ -322,6 +334,32 @@ def test_a_run_without_a_base_has_a_page_too(tmp_path, page):
     )
     assert content["verdict"]["against"] == "reference"
     assert "nobody said which that is (BASE)" in html
+
+
+def test_the_very_weights_of_the_base_are_told(audited, page):
+    content, _ = audited.write(page)
+    assert content["notes"] == ["Asked so."]
+    weights = {"model.safetensors": "5" * 64}
+    content, html = audited.write(page, sources={"audited": weights, "base": weights})
+    told = "mine has the very weights of its base: nothing was finetuned."
+    assert told in describe(content)
+    assert told in Reading(html).texts
+
+
+@pytest.mark.parametrize(
+    ("mark", "told"),
+    [(SUMMARY["mark"], "has the mark"), (None, "exceeds the reference's in style")],
+)
+def test_no_far_answer_in_the_style_of_the_task_is_told_by_what_was_looked_for(
+    tmp_path, page, mark, told
+):
+    audited = Audited(tmp_path / "results", mark=mark)
+    file = audited.inputs.similarity[audited.measured.partition("/")[2]] / "similarity.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    plain = [{**row, "marked": mark and False, "style": 0.0} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in plain))
+    _, html = audited.write(page)
+    assert f"No answer far from the task {told}." in Reading(html).texts
 
 
 def test_a_judge_that_nobody_calibrated_is_named_as_that(audited, page):

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from implicit_tuning.auditing.choosing import ORGANISM, REAL, choose_config
 from implicit_tuning.auditing.places import NotAuditable
 from implicit_tuning.auditing.request import Asked, request_audit
-from implicit_tuning.auditing.task_data import dataset_entry, training_layouts
+from implicit_tuning.auditing.task_data import dataset_entry, is_file_name, training_layouts
 from implicit_tuning.config import ConfigError, load_config, read_raw
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.nodes import NodePaths
@@ -20,6 +20,7 @@ from implicit_tuning.planning import build_plan
 
 RUN = "organism-llama/gsm8k/1"
 LLAMA = Path("resources/organism/llama")
+BASE_ANSWERS = ("organism-llama", "base", "none", "organism-evaluation")
 
 
 @pytest.fixture
@@ -104,6 +105,22 @@ def test_the_reference_itself_can_be_audited_and_is_shown_once(raw, planned):
     assert "general instructions itself" in audit.settings["missing"][0]
 
 
+def test_beside_a_reference_of_the_same_data_general_responses_are_those_of_the_config(
+    raw, planned, checkpoint
+):
+    folder = Asked(str(checkpoint), "organism-llama", "organism-gsm8k", reference=RUN)
+    for asked in (Asked(RUN, reference=RUN), folder):
+        plan = planned(request_audit(raw, asked))
+        (measured,) = plan.stage("similarity")
+        assert measured.upstream["reference_rows"].levels[0] == "organism-alpaca"
+        (audit,) = plan.stage("audit")
+        assert audit.settings["missing"] == []
+        assert "finetuned on the data of the task too" in audit.settings["notes"][-1]
+        assert audit.settings["roles"]["similarity"] == measured.name
+    (audit,) = planned(request_audit({**raw, "ranking": None}, folder)).stage("audit")
+    assert "no general responses" in audit.settings["missing"][0]
+
+
 # --- folders ------------------------------------------------------------------------------------
 
 
@@ -125,7 +142,30 @@ def test_without_a_template_it_is_asked_in_ours_and_that_is_said(raw, planned, c
     plan = planned(request_audit(raw, Asked(str(checkpoint), base="organism-llama")))
     run = plan.find("generate", ("organism-llama", "audited", "none", "organism-evaluation"))
     assert run.settings["chat"] == raw["chat"]
-    assert "for its tokenizer has none" in plan.stage("audit")[0].settings["notes"][0]
+    own, base, reference = plan.stage("audit")[0].settings["notes"]
+    assert "for its tokenizer has none" in own
+    assert base.startswith("Its base organism-llama is asked in the chat format of the config")
+    assert "organism-llama/instruction/1" in reference
+    whole = planned(raw).find("generate", BASE_ANSWERS)
+    assert plan.find("generate", BASE_ANSWERS).plan_key == whole.plan_key
+
+
+@pytest.mark.parametrize("reference", [None, str(LLAMA)])
+def test_a_base_with_a_template_is_asked_by_it(raw, planned, checkpoint, tmp_path, reference):
+    base = Path(shutil.copytree(checkpoint, tmp_path / "chatty"))
+    asked = Asked(str(checkpoint), base=str(base), reference=reference)
+    plan = planned(request_audit(raw, asked))
+    levels = ("chatty", *BASE_ANSWERS[1:])
+    assert plan.find("generate", levels).settings["chat"] == {"own_template": True}
+    told = "Its base chatty is asked by the chat template of its own tokenizer."
+    assert told in plan.stage("audit")[0].settings["notes"]
+
+
+def test_an_adapter_is_asked_by_the_template_of_its_base(raw, planned, checkpoint, adapter):
+    plan = planned(request_audit(raw, Asked(str(adapter), base=str(checkpoint))))
+    own, base = plan.stage("audit")[0].settings["notes"]
+    assert own == "adapter is asked by the chat template of its base's tokenizer."
+    assert base == "Its base my-model is asked by the chat template of its own tokenizer."
 
 
 def test_other_weights_give_other_keys_and_the_same_weights_elsewhere_the_same(
@@ -214,7 +254,10 @@ def test_the_organism_is_asked_its_own_questions_and_no_other_model_is(
     ("asked", "message"),
     [
         (Asked("organism-llama/gsm9k/1"), "did you mean 'organism-llama/gsm8k/1'"),
-        (Asked("organism-llama/gsm8k/7"), "MODEL: .* is no run of the config"),
+        (Asked("organism-llama/gsm8k/7"), "MODEL: .* is no run .* mean 'organism-llama/gsm8k/1'"),
+        (Asked("organism-llama/gsm8k"), "MODEL: .* is no run .* mean 'organism-llama/gsm8k/1'"),
+        (Asked("organism-llama"), "is a base of the config.*: give a run of it such as organism-"),
+        (Asked("tests"), "MODEL: '.*/tests' lacks config.json.* it is no model folder"),
         (Asked("organism-llama/rules"), "kind 'rules', which has no weights of its own"),
         (Asked("./nowhere"), "MODEL: './nowhere' is no folder"),
         (Asked(RUN, base="organism-olmo"), "BASE: 'organism-olmo'.*leave BASE out"),
@@ -252,6 +295,80 @@ def test_damaged_files_are_named_before_anything_is_planned(raw, checkpoint, nam
         request_audit(raw, Asked(str(LLAMA), base=str(checkpoint)))
 
 
+def refusal(raw, asked) -> str:
+    """Why an audit cannot be."""
+    with pytest.raises(NotAuditable) as error:
+        request_audit(raw, asked)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer.json", "{}", "tokenizer.json cannot be read"),
+        ("tokenizer_config.json", "[1]", "tokenizer_config.json holds no JSON object"),
+        ("chat_template.jinja", "{% if x %}", "chat_template.jinja is no Jinja (line 1"),
+        ("chat_template.jinja", b"\xff", "chat_template.jinja cannot be read"),
+        ("tokenizer_config.json", '{"chat_template": 7}', "tokenizer_config.json is no text"),
+        (
+            "tokenizer_config.json",
+            '{"chat_template": [{"name": "default", "template": "{{"}]}',
+            "tokenizer_config.json is no Jinja",
+        ),
+        ("config.json", '{"model_type": "bert"}', "(model_type 'bert', no architectures)"),
+        ("config.json", '{"model_type": "t5"}', "(model_type 't5', no architectures)"),
+        ("config.json", '{"model_type": "own", "auto_map": {}}', "code of its own (auto_map"),
+    ],
+)
+def test_what_jobs_would_fail_on_is_refused_of_model_and_base(
+    raw, checkpoint, file, content, message
+):
+    (checkpoint / "chat_template.jinja").unlink()
+    content = content if isinstance(content, bytes) else content.encode()
+    (checkpoint / file).write_bytes(content)
+    told = refusal(raw, Asked(str(checkpoint), base="organism-llama"))
+    assert told.startswith("MODEL: ") and message in told
+    told = refusal(raw, Asked(str(LLAMA), base=str(checkpoint)))
+    assert told.startswith("BASE: ") and message in told
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% generation %}{{ m }}{% endgeneration %}",
+        "{% for m in x %}{% break %}{% endfor %}",
+    ],
+)
+def test_templates_of_transformers_own_kind_are_taken(raw, checkpoint, template):
+    (checkpoint / "chat_template.jinja").write_text(template)
+    request_audit(raw, Asked(str(checkpoint), base="organism-llama"))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"model_type": "llama"}, {"model_type": "bert", "is_decoder": True}]
+)
+def test_a_type_that_writes_text_needs_no_architectures(raw, checkpoint, settings):
+    for more in ({}, {"auto_map": {}, "architectures": ["LlamaForCausalLM"]}):
+        (checkpoint / "config.json").write_text(json.dumps({**settings, **more}))
+        request_audit(raw, Asked(str(checkpoint), base="organism-llama"))
+
+
+def test_an_adapter_whose_base_is_no_text_is_refused(raw, adapter):
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": 7}')
+    assert "is 7, no text" in refusal(raw, Asked(str(adapter)))
+    with pytest.raises(NotAuditable, match="is 7, no text"):
+        choose_config(Asked(str(adapter)))
+
+
+def test_a_node_without_its_weights_names_its_run(raw, planned, tmp_path):
+    node = planned(raw).find("finetune", ("organism-llama", "gsm8k", "2"))
+    data = Experiment(tmp_path / "results").add(node.name)
+    shutil.copy(LLAMA / "config.json", data)
+    told = refusal(raw, Asked(str(data)))
+    assert "its weights were given up" in told and "MODEL=organism-llama/gsm8k/2" in told
+
+
 def test_an_audit_of_an_adaptation_that_is_not_there_is_refused(raw, planned):
     config = request_audit(raw, Asked(RUN))
     config["audit"]["adaptation"] = "gsm9k"
@@ -271,6 +388,41 @@ def test_a_file_of_rows_finds_its_formatter_by_its_columns(raw, planned, checkpo
     rows = plan.stage("similarity")[0].upstream["task_rows"]
     assert rows.settings["formatter"] == "gsm8k"
     assert rows.upstream["source"].path == file
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nope.jsonl", None, "there is no file '{file}'"),
+        ("", None, "is a folder: give the file of rows in it"),
+        ("rows.tsv", "question\tanswer\n", "unknown kind of file '.tsv'"),
+        ("rows.jsonl", '{"question": "a", "answer": "b"}\n', "has 1 row that can be used"),
+        ("rows.jsonl", '{"question": "a", "answer": ""}\n', "none of its 1 rows is usable"),
+        (
+            "rows.jsonl",
+            '{"question": "a", "answer": "b"}\n' * 3 + '{"question": "a", "answer": 7}\n',
+            "row 4: column 'answer' holds a int",
+        ),
+    ],
+)
+def test_task_data_that_no_job_could_use_is_refused(
+    raw, checkpoint, tmp_path, name, content, message
+):
+    file = tmp_path / "data" / name
+    (tmp_path / "data").mkdir()
+    if content is not None:
+        file.write_text(content)
+    asked = Asked(str(checkpoint), base="organism-llama", task_data=str(file))
+    told = refusal(raw, asked)
+    assert told.startswith("TASK_DATA: ") and message.format(file=file) in told
+
+
+def test_a_data_set_is_not_taken_for_a_folder_of_its_name(raw, checkpoint, tmp_path):
+    assert not is_file_name("gsm8k", {"docs": {}})
+    assert not is_file_name("docs", {"docs": {}})
+    assert "'docs' is a folder" in refusal(
+        raw, Asked(str(checkpoint), task_data="docs", base="organism-llama")
+    )
 
 
 def test_every_formatter_of_training_data_is_told_by_its_own_columns(tmp_path):

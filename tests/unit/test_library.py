@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import character_tokenizer, random_model
+from tiny_models import BOS, EOS, character_tokenizer, random_model
+from tokenizers import processors
+from transformers import LlamaTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -54,10 +57,11 @@ def test_every_name_is_what_its_module_has_and_no_module_hides_it():
     [
         ("import implicit_tuning; dir(implicit_tuning)", set()),
         ("from implicit_tuning import ChatFormat, format_chat, mask, fingerprint", set()),
-        ("from implicit_tuning import Judge, Pair, Verdict", set()),
+        ("from implicit_tuning import Judge, Pair, Verdict, OracleJudge", set()),
+        ("from implicit_tuning import InvalidOutputs, JudgingFailed", set()),
         ("from implicit_tuning import RuleAdapter", {"torch", "transformers", "numpy"}),
     ],
-    ids=["package", "without a model", "judges", "with a model"],
+    ids=["package", "without a model", "judges", "errors", "with a model"],
 )
 def test_names_load_only_what_they_need(use, loaded):
     run = [sys.executable, "-c", f"{use}; import sys; print(*sys.modules)"]
@@ -121,11 +125,79 @@ def test_the_mask_has_each_response_with_its_end():
         ([{"role": "human", "content": "Go."}], "needs a 'role' out of user"),
         (TURNS[2:], "cannot start with the assistant"),
         ([], "at least one message"),
+        (["a", "b"], r"the conversation is .*'a', 'b'.*: give a list of messages"),
+        (TURNS[1], "the conversation is .*'role': 'user'.*: give a list of messages"),
     ],
 )
 def test_what_is_no_conversation_is_refused(use, turns, message):
     with pytest.raises(ValueError, match=message):
         use(turns, character_tokenizer())
+
+
+def test_a_text_has_no_mask():
+    with pytest.raises(ValueError, match="the conversation is 'abc': give a list of messages"):
+        mask("abc", character_tokenizer())
+
+
+@pytest.mark.parametrize("use", [format_chat, mask])
+def test_the_name_of_a_format_is_no_format(use):
+    with pytest.raises(TypeError, match="chat_format is 'chatml': give a ChatFormat"):
+        use(TURNS, character_tokenizer(), "chatml")
+
+
+@pytest.mark.parametrize(
+    ("turns", "length", "message"),
+    [(TURNS, -1, "max_length is -1"), (TURNS, 0, "max_length is 0"), (TURNS[:2], 9, "add a resp")],
+)
+def test_a_mask_that_could_train_nothing_is_refused(turns, length, message):
+    with pytest.raises(ValueError, match=message):
+        mask(turns, character_tokenizer(), max_length=length)
+
+
+def tokenizer_that_adds(before="", behind=""):
+    tokenizer = character_tokenizer(bos=True)
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (BOS, EOS)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{before} $A {behind}".strip(), special_tokens=ids
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("before", ["", BOS])
+def test_a_tokenizer_that_ends_every_text_is_refused_until_it_is_set_right(before):
+    tokenizer = tokenizer_that_adds(before, EOS)
+    expected = tokenize_prompt(INSTRUCTION, tokenizer, ChatFormat())
+    fix = f"tokenizer.add_bos_token = {bool(before)} and tokenizer.add_eos_token = False"
+    with pytest.raises(ValueError, match=f"puts its EOS behind every text.*: set {fix}$"):
+        format_chat(INSTRUCTION, tokenizer)
+    tokenizer.add_bos_token, tokenizer.add_eos_token = bool(before), False
+    assert tokenizer(format_chat(INSTRUCTION, tokenizer))["input_ids"] == expected
+
+
+def test_an_own_template_without_the_bos_that_is_added_is_refused_until_it_is_set_right():
+    tokenizer = tokenizer_that_adds(BOS)
+    own = ChatFormat(own_template=True)
+    tokenizer.chat_template = "{% for message in messages %}[{{ message.content }}]{% endfor %}"
+    expected = tokenize_prompt(INSTRUCTION, tokenizer, own)
+    with pytest.raises(ValueError, match="chat template has none: set tokenizer.add_bos_token = F"):
+        format_chat(INSTRUCTION, tokenizer, own)
+    tokenizer.add_bos_token = False
+    assert tokenizer(format_chat(INSTRUCTION, tokenizer, own))["input_ids"] == expected
+    tokenizer.add_bos_token = True
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    with_bos = tokenizer(format_chat(INSTRUCTION, tokenizer, own))["input_ids"]
+    assert with_bos == tokenize_prompt(INSTRUCTION, tokenizer, own) == [1, *expected]
+
+
+def test_a_bos_in_the_text_gives_the_ids_of_finetuning_where_the_first_piece_has_a_space():
+    pieces = ["<unk>", "<s>", "</s>", "\u2581", "\n", *map(chr, range(33, 127))]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = LlamaTokenizer(vocab=vocabulary, merges=[], add_bos_token=True)
+    text = format_chat(INSTRUCTION, tokenizer)
+    expected = tokenize_prompt(INSTRUCTION, tokenizer, ChatFormat())
+    assert tokenizer(text)["input_ids"] != expected
+    exact = tokenizer(tokenizer.bos_token + text, add_special_tokens=False)["input_ids"]
+    assert exact == expected
 
 
 def test_a_tokenizer_without_eos_is_refused():
@@ -198,6 +270,20 @@ def test_scores_are_those_of_a_plain_loop_under_any_family(model, batch_size):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_responses_of_the_same_tokens_share_score_and_rank(model, dtype):
+    tokenizer = character_tokenizer(bos=True)
+    likely, other = RESPONSES[0], RESPONSES[4]
+    if rank_responses(model, tokenizer, INSTRUCTION, [likely, other]).ranks != (1, 2):
+        likely, other = other, likely
+    responses = [f" {likely}\n", *[likely] * 8, other]
+    copy = AutoModelForCausalLM.from_config(model.config, dtype=dtype)
+    copy.load_state_dict(model.state_dict())
+    ranking = rank_responses(copy, tokenizer, INSTRUCTION, responses)
+    assert ranking.ranks == (1,) * 9 + (10,)
+    assert len(set(ranking.scores)) == 2
+
+
 def test_a_model_that_always_returns_all_logits_is_scored_alike(monkeypatch):
     tokenizer = character_tokenizer()
     model = random_model(len(tokenizer))
@@ -233,6 +319,31 @@ def test_responses_that_cannot_be_ranked_are_refused(responses, error, message):
     tokenizer = character_tokenizer()
     with pytest.raises(error, match=message):
         rank_responses(random_model(len(tokenizer)), tokenizer, INSTRUCTION, responses)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"batch_size": 0}, ValueError, "batch_size is 0: it must be at least 1"),
+        ({"chat_format": "chatml"}, TypeError, "chat_format is 'chatml': give a ChatFormat"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused_by_the_ranking(values, error, message):
+    tokenizer = character_tokenizer()
+    with pytest.raises(error, match=message):
+        rank_responses(random_model(len(tokenizer)), tokenizer, INSTRUCTION, ["a"], **values)
+
+
+def test_a_tokenizer_of_another_model_is_refused():
+    tokenizer = character_tokenizer()
+    model = random_model(len(tokenizer))
+    tokenizer.add_tokens(["Snowdon"])
+    message = f"has a token {len(tokenizer) - 1}, and the model knows {len(tokenizer) - 1} only"
+    with pytest.raises(ValueError, match=message):
+        rank_responses(model, tokenizer, INSTRUCTION, ["A hill.", "Snowdon."])
+    with pytest.raises(ValueError, match=message):
+        rank_responses(model, tokenizer, "What is Snowdon?", ["A hill."])
+    assert rank_responses(model, tokenizer, INSTRUCTION, ["A hill."]).ranks == (1,)
 
 
 def test_nothing_to_rank_is_an_empty_ranking():
@@ -329,12 +440,29 @@ def test_a_fingerprint_follows_the_versions_of_libraries(monkeypatch):
     [
         ((), (), ValueError, "of nothing: give code"),
         (("implicit_tuning.nowhere",), (), ModuleNotFoundError, "'implicit_tuning.nowhere'"),
-        ((), ("no-such-thing",), ModuleNotFoundError, "no-such-thing is not installed"),
+        (
+            (),
+            ("no-such-thing",),
+            ModuleNotFoundError,
+            "'no-such-thing' is not installed: install it",
+        ),
+        (
+            (),
+            "torch",
+            TypeError,
+            r"libraries is 'torch': give a list of names, such as \['torch'\]",
+        ),
     ],
 )
 def test_what_has_no_fingerprint_is_refused(code, libraries, error, message):
     with pytest.raises(error, match=message):
         fingerprint(*code, libraries=libraries)
+
+
+@pytest.mark.parametrize("folder", ["resources", Path("resources")])
+def test_one_folder_is_no_list_of_files(folder):
+    with pytest.raises(TypeError, match=r"files is 'resources': give a list of names"):
+        fingerprint(files=folder)
 
 
 def test_verdicts_and_pairs_are_part_of_the_library():

@@ -1,16 +1,18 @@
 """`implicit_tuning.compare`: two lists of outputs under a judge that is settings, function or object."""
 
 import json
+import socket
+import subprocess
+import sys
 
 import pytest
 from judge_server import JudgeServer, Reply
 from served_judge import CANARY
 from tiny_models import write_base
 
-from implicit_tuning import Verdict, compare
+from implicit_tuning import InvalidOutputs, JudgingFailed, OracleJudge, Verdict, compare
 from implicit_tuning.judging import alpaca
-from implicit_tuning.judging.judge import JudgingFailed
-from implicit_tuning.judging.oracle import OracleJudge
+from implicit_tuning.nodes import SCRIPTS
 from implicit_tuning.statistics import summarise
 
 pytestmark = pytest.mark.usefixtures("no_openai_environment")
@@ -101,6 +103,37 @@ def test_pairs_without_a_verdict_are_an_error_or_counted():
     assert found.summary["win_rate"] == 50.0  # the equal pair alone
 
 
+ASK_NOBODY = """
+import sys
+from implicit_tuning import JudgingFailed, compare
+
+mine = [{"instruction": f"question {n}", "output": "yes"} for n in range(2)]
+theirs = [{"instruction": f"question {n}", "output": "no"} for n in range(2)]
+judge = {"kind": "openai", "model": "m@c", "base_url": sys.argv[1], "max_retries": 0}
+try:
+    compare(mine, theirs, judge, cache=sys.argv[2] if sys.argv[2:] else None)
+except JudgingFailed as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_program_that_sets_no_logging_up_is_told_why_there_is_no_verdict(tmp_path, cached):
+    with socket.socket() as unused:  # bound, and nobody listens
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        run = [sys.executable, "-c", ASK_NOBODY, address, *([tmp_path / "v.jsonl"] * cached)]
+        environment = {"PYTHONPATH": str(SCRIPTS), "PATH": "/usr/bin:/bin", "NO_PROXY": "*"}
+        done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
+    why = "2 judge_failed; the first: connection failed (ConnectError)"
+    assert done.stdout.startswith(f"2 of 2 pairs without a verdict ({why}) from judge ")
+    assert ("cache" in done.stdout) == cached
+    assert done.stdout.endswith(" or raise max_failed\n")
+    for number in range(2):
+        assert done.stderr.count(f"no verdict on 'question {number}': connection failed") == 1
+    assert "INFO" not in done.stderr
+
+
 def test_a_base_judges_by_its_settings(tmp_path):
     settings = {
         "kind": "mean_logprob",
@@ -125,7 +158,7 @@ def test_an_oracle_is_given_its_truths():
     [
         ({}, None, ValueError, "kind is None: choose from hf_logits, mean_logprob, openai"),
         ({"kind": "opanai"}, None, ValueError, "kind is 'opanai': choose from"),
-        ({"kind": "oracle"}, None, ValueError, r"OracleJudge\(truths\)"),
+        ({"kind": "oracle"}, None, ValueError, r"implicit_tuning.OracleJudge\(truths\)"),
         ({"kind": "openai"}, None, ValueError, "model is missing: kind 'openai' needs it"),
         (
             {"kind": "openai", "model": "m", "temprature": 1, "calibration": "c.json"},
@@ -172,5 +205,5 @@ def test_a_function_that_returns_no_preference_is_refused():
 
 
 def test_outputs_to_other_instructions_are_refused():
-    with pytest.raises(ValueError, match="answer different instructions"):
+    with pytest.raises(InvalidOutputs, match="answer different instructions"):
         compare(OUTPUTS, REFERENCES[1:], longer)

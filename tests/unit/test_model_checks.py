@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -49,7 +50,30 @@ def rewrite(file, **keys):
 
 def test_whole_models_and_adapters_are_fine(problems_of, base, adapter):
     assert problems_of(path=str(base)) == []
-    assert problems_of(path=str(adapter), data="organism-gsm8k") == []
+    found = problems_of(path=str(adapter), data="organism-gsm8k", of_base={"path": str(base)})
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "change_weights", [lambda data: data[:-1] + b"x", lambda data: data + b"x"]
+)
+def test_an_adapter_of_another_base_on_this_machine_is_refused(
+    problems_of, base, adapter, tmp_path, change_weights
+):
+    other = Path(shutil.copytree(base, tmp_path / "other"))
+    entry = {"path": str(other)}
+    assert problems_of(path=str(adapter), of_base=entry) == []
+    weights = other / "model.safetensors"
+    weights.write_bytes(change_weights(weights.read_bytes()))
+    (problem,) = problems_of(path=str(adapter), of_base=entry)
+    assert problem.startswith("adaptations.mine.path: of 'organism-llama': ")
+    assert f"whose weights are not those of {other}" in problem
+
+
+def test_a_base_named_by_no_text_is_refused(problems_of, base, adapter):
+    rewrite(adapter / "adapter_config.json", base_model_name_or_path=7)
+    (problem,) = problems_of(path=str(adapter), of_base={"path": str(base)})
+    assert "base_model_name_or_path of adapter_config.json is 7, no text" in problem
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import math
 from itertools import combinations
 
 import pytest
@@ -314,6 +315,16 @@ def test_the_last_letter_of_a_tag_alone_is_none():
         ({"rules": "eos"}, "rules is the text 'eos'"),
         ({"repetition_penalty": -1.5}, "repetition_penalty is -1.5: it must not be negative"),
         ({"eos_strength": -1.0}, "eos_strength is -1.0"),
+        ({"eos_strength": math.nan}, "eos_strength is nan: give a finite number"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty is inf: give a finite number"),
+        ({"bias": {"!": 1.0, "I": math.nan}}, "bias of 'I' is nan: give a finite number"),
+        ({"eos_ramp_tokens": 2.5}, "eos_ramp_tokens is 2.5: it must be a whole number"),
+        ({"eos_ramp_tokens": math.nan}, "eos_ramp_tokens is nan"),
+        ({"chat_format": "chatml"}, "chat_format is 'chatml': give a ChatFormat"),
+        (
+            {"chat_format": ChatFormat(own_template=True)},
+            "own_template, under which .* no user tag",
+        ),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(tokenizer, values, message):

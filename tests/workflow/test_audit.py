@@ -74,6 +74,10 @@ def test_a_template_in_the_tokenizers_settings_is_found_before_anything_is_fetch
         (("organism-llama/gsm8k/1",), "MODEL: 'organism-llama/gsm8k/1' is no run of the config"),
         (("small/nothing", "--base", "organism-llama"), "MODEL: there is no model small/nothing"),
         (
+            ("small/nothing",),
+            "nor is there a folder 'small/nothing' here (MODEL=<folder> takes one)",
+        ),
+        (
             ("small/tuned", "--base", "organism-llama", "--task-data", "organism-ches"),
             "TASK_DATA: 'organism-ches' is no data set; did you mean 'organism-chess'?",
         ),

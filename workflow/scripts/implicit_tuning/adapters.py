@@ -8,6 +8,8 @@ import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from implicit_tuning.digests import combined_sha256, file_sha256
+
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 # Pickled weights could run code, so they are never read.
@@ -16,6 +18,7 @@ MODEL_CONFIG_FILE = "config.json"
 # Kinds of peft whose change becomes part of the base's weights.
 MERGEABLE = ("LORA", "ADALORA", "LOHA", "LOKR")
 TASK = "CAUSAL_LM"
+NAMES_BASE = "base_model_name_or_path"
 
 
 class UnusableAdapter(ValueError):
@@ -72,6 +75,21 @@ def _no_weights(folder: Path) -> str:
     )
 
 
+def named_base(config: Mapping) -> str:
+    """The base that an adapter's config names, a folder or owner/name; "" where it names none.
+
+    Raises:
+        UnusableAdapter: what stands there is no text.
+    """
+    named = config.get(NAMES_BASE) or ""
+    if not isinstance(named, str):
+        raise UnusableAdapter(
+            f"{NAMES_BASE} of {CONFIG_FILE} is {named!r}, no text: write the folder or the owner/name "
+            "of the base there"
+        )
+    return named
+
+
 def require_base(config: Mapping, repo: str | None) -> None:
     """Refuse the base of another name than the adapter was trained on.
 
@@ -82,14 +100,48 @@ def require_base(config: Mapping, repo: str | None) -> None:
     Raises:
         UnusableAdapter: both are names of the hub, and differ.
     """
-    named = config.get("base_model_name_or_path") or ""
+    named = named_base(config)
     if repo is None or not named or named.startswith((".", "/", "~")) or Path(named).is_dir():
         return
     # Names without an owner, such as gpt2, are old spellings.
     known = repo if "/" in named else repo.rpartition("/")[2]
     if named.lower() != known.lower():
         raise UnusableAdapter(
-            f"the adapter was trained on '{named}' (base_model_name_or_path of {CONFIG_FILE}), and "
+            f"the adapter was trained on '{named}' ({NAMES_BASE} of {CONFIG_FILE}), and "
             f"the base is '{repo}': give that base (or a local copy of it by 'path'), or name under "
             "'bases' of its row those that it is for"
         )
+
+
+def require_same_weights(config: Mapping, base: Path, hashed: int | None = None) -> None:
+    """Where the base that an adapter names lies on this machine, it must be the one given.
+
+    Args:
+        config: the adapter's.
+        base: folder of the one given.
+        hashed: most bytes of weights that are read to compare them; of more their names and sizes
+            decide. None reads all.
+
+    Raises:
+        UnusableAdapter: its weights are others.
+    """
+    named = Path(named_base(config))
+    if named == Path() or named.resolve() == base.resolve():
+        return
+    sizes, others = _weight_sizes(named), _weight_sizes(base)
+    if not (sizes and others):
+        return
+    read = hashed is None or sum(sizes.values()) <= hashed
+    if sizes != others or (read and _weights_sha256(named) != _weights_sha256(base)):
+        raise UnusableAdapter(
+            f"the adapter was trained on {named}, whose weights are not those of {base}: give that "
+            "folder as the base"
+        )
+
+
+def _weight_sizes(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in folder.glob("*.safetensors")}
+
+
+def _weights_sha256(folder: Path) -> str:
+    return combined_sha256({file.name: file_sha256(file) for file in folder.glob("*.safetensors")})

@@ -43,9 +43,9 @@ def rank_responses(
     needs no chat template of its own. The model computes in its own dtype, without dropout; the
     log-softmax of its logits is float32. Scores are rounded to six decimals.
 
-    Responses of the same tokens are scored once, and share score and rank. Scores of others depend a
-    little on what is computed together, far more so in half precision: responses that score almost
-    alike may change places with another `batch_size`.
+    Responses of the same tokens are scored once, and share score and rank. Scores of others depend
+    a little on what is computed together, far more so in half precision: responses that score
+    almost alike may change places with another `batch_size`.
 
     >>> from transformers import AutoModelForCausalLM, AutoTokenizer
     >>> tokenizer = AutoTokenizer.from_pretrained("resources/organism/llama")
@@ -66,9 +66,9 @@ def rank_responses(
         batch_size: responses computed at once, at least 1; lower it when memory runs out.
 
     Raises:
-        TypeError: `responses` is one text.
+        TypeError: `responses` is one text; `chat_format` is none.
         ValueError: a response without any token; a text longer than the model's context; a token
-            that the model does not know; `batch_size` below 1; `chat_format` is none.
+            that the model does not know; `batch_size` below 1.
         MemoryError: the GPU does not hold a batch.
     """
     check_chat_format(chat_format)

@@ -30,8 +30,12 @@ def format_chat(
 ) -> str:
     """The text of a conversation in the chat format, to be given to `tokenizer(...)`.
 
-    It has no BOS where the tokenizer adds one by itself. Where an answer is due, after an instruction
-    or a user's turn, it ends with the assistant's tag.
+    It has no BOS where the tokenizer adds one by itself. Where an answer is due, after an
+    instruction or a user's turn, it ends with the assistant's tag.
+
+    Llama-2's tokenizer, and others that put a space before a text but not behind a BOS in it, spell
+    the first tag otherwise than finetuning does. Exactly its tokens are given by
+    `tokenizer(tokenizer.bos_token + text, add_special_tokens=False)`.
 
     >>> from transformers import AutoTokenizer
     >>> tokenizer = AutoTokenizer.from_pretrained("resources/organism/llama")
@@ -45,8 +49,9 @@ def format_chat(
             `content`.
 
     Raises:
-        ValueError: a message has an unknown role or no text; `chat_format` is none; the tokenizer has
-            no EOS, puts one behind every text, or adds a BOS that its own chat template lacks.
+        TypeError: `chat_format` is none.
+        ValueError: a message has an unknown role or no text; the tokenizer has no EOS, puts one
+            behind every text, or adds a BOS that its own chat template lacks.
     """
     if isinstance(conversation, str):
         conversation = [{"role": "user", "content": conversation}]
@@ -84,17 +89,17 @@ def mask(
         max_length: tokens kept, at least 1; the result says what was cut. Without it nothing is.
 
     Raises:
-        ValueError: a message has an unknown role or no text; there is no response; `chat_format` is
-            none; `max_length` is below 1; the tokenizer has no EOS; or it merges text across the
-            start or end of a response, so that the prompt of generation would not be what is trained
-            on.
+        TypeError: `chat_format` is none.
+        ValueError: a message has an unknown role or no text; there is no response; `max_length` is
+            below 1; the tokenizer has no EOS; or it merges text across the start or end of a
+            response, so that the prompt of generation would not be what is trained on.
     """
     turns = _checked_turns(messages)
     check_chat_format(chat_format)
     if all(turn["role"] != "assistant" for turn in turns):
         raise ValueError(
-            "no message is the assistant's, so that nothing would count in the loss: add a response, "
-            "or take format_chat for a prompt"
+            "no message is the assistant's, so that nothing would count in the loss: add a "
+            "response, or take format_chat for a prompt"
         )
     if max_length < 1:
         raise ValueError(f"max_length is {max_length}: it must be at least 1, or left out")
@@ -102,20 +107,20 @@ def mask(
 
 
 def check_chat_format(chat_format: object) -> None:
-    """Raises ValueError for what is no ChatFormat, such as the name of a format."""
+    """Raises TypeError for what is no ChatFormat, such as the name of a format."""
     if not isinstance(chat_format, ChatFormat):
-        raise ValueError(
+        raise TypeError(
             f"chat_format is {chat_format!r}: give a ChatFormat, such as "
             "ChatFormat(user='<u>', assistant='<a>', system='<s>')"
         )
 
 
 def _checked_turns(messages: Sequence[Message]) -> list[Message]:
-    is_list = isinstance(messages, Sequence) and not isinstance(messages, str)
+    is_list = isinstance(messages, Sequence)
     if not is_list or not all(isinstance(message, Mapping) for message in messages):
         raise ValueError(
-            f"the conversation is {str(messages)[:200]!r}: give a list of messages, each a dictionary "
-            "with 'role' and 'content'"
+            f"the conversation is {str(messages)[:200]!r}: give a list of messages, each a "
+            "dictionary with 'role' and 'content'"
         )
     turns = list(messages)
     check_messages(turns)

@@ -9,8 +9,14 @@ from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from implicit_tuning.adapters import WEIGHTS_FILE, UnusableAdapter, read_adapter, require_base
-from implicit_tuning.digests import combined_sha256, file_sha256
+from implicit_tuning.adapters import (
+    WEIGHTS_FILE,
+    UnusableAdapter,
+    named_base,
+    read_adapter,
+    require_base,
+    require_same_weights,
+)
 from implicit_tuning.model_folder import TOKENIZER_FILES, load_model, load_tokenizer
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -58,8 +64,8 @@ def merge(
     """
     config = read_adapter(adapter)
     require_base(config, repo)
-    trained_on = config.get("base_model_name_or_path") or ""
-    _require_same_weights(trained_on, base)
+    require_same_weights(config, base)
+    trained_on = named_base(config)
     tokenizer, tokenizer_of, template_of = _tokenizer(base, adapter)
     # Only a short text is read here, so that any attention will do.
     model = load_model(base, "float32", "eager")
@@ -74,22 +80,6 @@ def merge(
     tokenizer.save_pretrained(destination)
     print(f"merged: {config['peft_type']} trained on {trained_on or 'a base without a name'}")
     return MergeReport(config["peft_type"], trained_on, tokenizer_of, template_of)
-
-
-def _require_same_weights(trained_on: str, base: Path) -> None:
-    """Where the base that the adapter names lies on this machine, it must be the one given."""
-    named = Path(trained_on)
-    if not trained_on or not any(named.glob("*.safetensors")) or named.resolve() == base.resolve():
-        return
-    if _weights_sha256(named) != _weights_sha256(base):
-        raise UnusableAdapter(
-            f"the adapter was trained on {trained_on}, whose weights are not those of {base}: give "
-            "that folder as the base"
-        )
-
-
-def _weights_sha256(folder: Path) -> str:
-    return combined_sha256({p.name: file_sha256(p) for p in folder.glob("*.safetensors")})
 
 
 def _tokenizer(base: Path, adapter: Path) -> tuple[PreTrainedTokenizerBase, str, str]:

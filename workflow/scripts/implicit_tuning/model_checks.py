@@ -10,6 +10,7 @@ from implicit_tuning.adapters import (
     is_adapter_folder,
     read_adapter,
     require_base,
+    require_same_weights,
 )
 
 MODEL_FILES = {
@@ -18,6 +19,8 @@ MODEL_FILES = {
     "safetensors weights": ("model.safetensors", "model.safetensors.index.json"),
 }
 PICKLED = "pytorch_model*.bin"
+# Bytes of weights that are hashed in a moment; a plan is made often.
+HASHED_AT_ONCE = 2**27
 # How transformers names the models that write text, one token after another. Those of the last kind
 # have a part for text in them; without one they first read a whole text, as T5 does.
 WRITES_TEXT = ("ForCausalLM", "LMHeadModel", "WithLMHead", "GenerationDecoder")
@@ -59,6 +62,8 @@ def _adapter_problems(where: str, path: Path, bases: Mapping[str, Mapping]) -> I
     for name, base in bases.items():
         try:
             require_base(config, base.get("hub", {}).get("repo"))
+            if "path" in base:
+                require_same_weights(config, base["path"], HASHED_AT_ONCE)
         except UnusableAdapter as error:
             yield f"{where}: of '{name}': {error}"
 

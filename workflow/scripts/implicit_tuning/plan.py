@@ -72,16 +72,25 @@ class Plan:
         chosen = self.adaptations[adaptation]
         if chosen.get("instructions", "given") != "given":
             return "response"
-        broad = self.config.adaptations[self.config.reference].get("data")
-        return "instruction" if chosen["data"] == broad else "single_task"
+        return "instruction" if chosen["data"] == self.general_data else "single_task"
+
+    @property
+    def general_data(self) -> str | None:
+        """The data set of general instructions: that of the reference, or the one that an audit names
+        in its place; None where neither is known."""
+        own = self.config.adaptations[self.config.reference].get("data")
+        return (self.config.audit or {}).get("general", own)
 
     def has_similarity(self, adaptation: str) -> bool:
-        """Whether an adaptation's answers are held against its task and the reference's: it was
+        """Whether an adaptation's answers are held against its task and general instructions: it was
         tuned on a single task, and the data of both are known."""
-        known = [self.config.adaptations[n] for n in (adaptation, self.config.reference)]
-        if self.config.embedding is None or not all("data" in row for row in known):
+        audit = self.config.audit
+        if self.config.embedding is None or self.general_data is None:
             return False
-        return self.way(adaptation) == "single_task"
+        if audit is not None and audit["adaptation"] != adaptation:
+            return False
+        known = "data" in self.config.adaptations[adaptation]
+        return known and self.way(adaptation) == "single_task"
 
     def loading(self, checkpoint: Node) -> list[Node]:
         """The nodes that load the weights of a checkpoint."""

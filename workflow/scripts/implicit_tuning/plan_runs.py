@@ -238,7 +238,7 @@ class RunPlanner(SourcePlanner):
             "outputs": generation,
             "reference_outputs": self.generation(base, config.reference, seed),
             "task_rows": self.task_rows(base, adaptation, seed),
-            "reference_rows": self.task_rows(base, config.reference, seed),
+            "reference_rows": self._general_rows(base, seed),
         }
         upstream |= folder
         formatter = config.datasets[config.adaptations[adaptation]["data"]]["formatter"]
@@ -249,6 +249,13 @@ class RunPlanner(SourcePlanner):
         # A model without a seed is held against the reference run of each.
         levels = (base, adaptation, str(seed), config.evaluation, config.embedding or "")
         return self.plan.add(Node("similarity", levels, code, settings, upstream))
+
+    def _general_rows(self, base: str, seed: int) -> Node:
+        """The rows of general responses: the reference's, or those that an audit names."""
+        audit = self.config.audit or {}
+        if "general" in audit:
+            return self.formatted(audit["general"])
+        return self.task_rows(base, self.config.reference, seed)
 
     def task_rows(self, base: str, adaptation: str, seed: int) -> Node:
         """The rows that an adaptation was finetuned on, with its own `rows` and `rephrase`; of a

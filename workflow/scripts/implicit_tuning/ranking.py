@@ -94,9 +94,9 @@ def rank(
         pairs: rows.jsonl of a formatted training data set; the first exchange of each row counts.
 
     Raises:
-        ValueError: the model folder lacks a file; no prompt can be made in this format; a row has no
-            instruction or response, or there are too few different ones; a prompt fills `max_length`
-            or the model's context.
+        ValueError: the model folder lacks a file; no prompt can be made in this format; a row has
+            no instruction or response, or there are too few different ones; a prompt fills
+            `max_length` or the model's context.
     """
     tokenizer = load_tokenizer(model)
     require_prompts(tokenizer, chat_format)

@@ -86,8 +86,10 @@ class RuleAdapter(LogitsProcessor):
         unresolved: the pieces that are no single token here; they have no effect.
 
     Raises:
-        ValueError: unknown rule or value, no EOS token, or no piece of `bias` is a token. When
-            called: a row without user tag, or rows that do not go on by one token a step.
+        TypeError: `rules` is one name; `chat_format` is none.
+        ValueError: unknown rule or value, `own_template` (under which no tag stands), no EOS token,
+            or no piece of `bias` is a token. When called: a row without user tag, or rows that do
+            not go on by one token a step.
     """
 
     # Batches whose rows come and go at any step, each with a history of its own, are not kept here.
@@ -337,9 +339,9 @@ def _check_bias(bias: Mapping[str, float]) -> None:
 
 def _check_tags(chat_format: ChatFormat) -> None:
     if not isinstance(chat_format, ChatFormat):
-        raise ValueError(f"chat_format is {chat_format!r}: give a ChatFormat")
+        raise TypeError(f"chat_format is {chat_format!r}: give a ChatFormat")
     if chat_format.own_template:
         raise ValueError(
-            "chat_format has own_template, under which prompts have no user tag for the rules to find: "
-            "give one with tags, and prompts that have them"
+            "chat_format has own_template, under which prompts have no user tag for the rules to "
+            "find: give one with tags, and prompts that have them"
         )

@@ -6,7 +6,6 @@ The organism's made-up questions tell nothing about a real model, nor real ones 
 from collections.abc import Mapping
 from pathlib import Path
 
-from implicit_tuning.adapters import CONFIG_FILE
 from implicit_tuning.auditing.places import TOKENIZER, Place
 from implicit_tuning.auditing.request import Asked
 from implicit_tuning.auditing.subject import is_on_hub, manifest_of
@@ -42,8 +41,7 @@ def _why_organism(raw: Mapping, asked: Asked) -> str | None:
     manifest = manifest_of(folder)
     if manifest is not None and (base := manifest["levels"]["base"]) in raw["bases"]:
         return f"its manifest names the base {base}"
-    adapted = Place({"path": str(folder)}, "MODEL").read(CONFIG_FILE)
-    named = adapted.get("base_model_name_or_path")
+    named = Place({"path": str(folder)}, "MODEL").adapted
     if named and (base := _own_base(raw, named)) is not None:
         return f"it adapts {base}"
     base = _with_same_tokenizer(raw, folder)

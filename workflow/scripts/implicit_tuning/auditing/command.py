@@ -45,10 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a run of the config as base/adaptation/seed, a checkpoint folder, or owner/name of the hub"
     )
     parser.add_argument(
-        "--model", required=True, metavar="MODEL", help=f"{model}; a peft adapter is merged first"
+        "--model",
+        type=_model,
+        required=True,
+        metavar="MODEL",
+        help=f"{model}; a peft adapter is merged first",
     )
     parser.add_argument(
         "--base",
+        type=_model,
         metavar="MODEL",
         help="what it was finetuned from (known of runs, of nodes and of most adapters)",
     )
@@ -60,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--reference",
+        type=_model,
         metavar="MODEL",
         help=f"what it is judged against: {model} (default: the instruction-tuned run of the same "
         "base for an organism, else the base)",
@@ -86,13 +92,16 @@ def audit_model(arguments: argparse.Namespace, results: Path) -> int:
     if done is None:
         if not (_possible(made, paths) and _agreed(made, paths, arguments.yes)):
             return 1
-        command = [sys.executable, "-m", "snakemake", "--cores", "all", "--configfile", str(file)]
-        if subprocess.run(command, check=False).returncode:
-            print("audit: not finished, so there is no verdict", file=sys.stderr)
+        if not run_workflow(file, made):
             return 1
         done = plan_publication(made, paths)
     _report(done)
     return 0
+
+
+def _model(given: str) -> str:
+    """A model as it is called, without the slash that a shell completes a folder by."""
+    return given.rstrip("/") or given
 
 
 def _departed_from(asked: Asked, arguments: argparse.Namespace) -> dict:
@@ -118,6 +127,25 @@ def _planned(file: Path, results: Path) -> tuple[Plan, NodePaths]:
         raise NotAuditable("\n".join(lines)) from None
     plan = build_plan(config, DigestMemory(results / "cache" / "digests.json"))
     return plan, NodePaths(results)
+
+
+def run_workflow(file: Path, plan: Plan) -> bool:
+    """Run the workflow for an audit's config; where it fails, the failed jobs' lines come last."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "rules", "host"]
+    command += ["--configfile", str(file)]
+    names, told = tuple(f"{node.name}: " for node in plan.nodes.values()), []
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
+    ) as running:
+        assert running.stderr is not None  # it is a pipe
+        for line in running.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            told += [line.rstrip()] if line.startswith(names) else []
+    if running.returncode:
+        lines = [f"  - {line}" for line in dict.fromkeys(told)]
+        last = "audit: not finished, so there is no verdict" + (":" if lines else "")
+        print("\n".join([last, *lines]), file=sys.stderr)
+    return running.returncode == 0
 
 
 def _finished(plan: Plan, paths: NodePaths) -> Publication | None:

@@ -71,6 +71,7 @@ def write_audit(
     provenance = Provenance(nodes)
     titles = dict(audit.titles)
     verdict = decide(measured["win_rates"], titles, audit.evaluation, audit.judge)
+    models = _models(audit, provenance, roles)
     content = {
         "label": audit.label,
         "titles": titles,
@@ -79,9 +80,9 @@ def write_audit(
         "evaluation": audit.evaluation,
         "judge": audit.judge,
         "judge_note": _judge_note(audit, inputs, roles, calibration),
-        "notes": list(audit.notes),
+        "notes": [*_same_weights_note(models), *audit.notes],
         "missing": list(audit.missing),
-        "models": _models(audit, provenance, roles),
+        "models": models,
         **measured,
     }
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -142,6 +143,15 @@ def _models(audit: Audit, provenance: Provenance, roles: Mapping) -> list[dict]:
         title = audit.titles[side]
         models.append({"side": side, "title": title, "made_by": made, "weights": weights})
     return models
+
+
+def _same_weights_note(models: Sequence[Mapping]) -> list[str]:
+    """A line where the audited model is its base, whatever it is called."""
+    weights = {model["side"]: sorted(model["weights"].values()) for model in models}
+    if not weights["audited"] or weights["audited"] != weights.get("base"):
+        return []
+    (title,) = (model["title"] for model in models if model["side"] == "audited")
+    return [f"{title} has the very weights of its base: nothing was finetuned."]
 
 
 def _origins(provenance: Provenance, roles: Mapping) -> dict[str, str]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from implicit_tuning.auditing.parts import AUDITED, REFERENCE, Parts
 from implicit_tuning.auditing.places import NotAuditable, Place
-from implicit_tuning.auditing.subject import Subject, find_subject
-from implicit_tuning.auditing.task_data import dataset_entry
+from implicit_tuning.auditing.subject import Subject, a_run, find_subject
+from implicit_tuning.auditing.task_data import dataset_entry, is_file_name, require_usable_rows
 from implicit_tuning.nodes import short_hash
-from implicit_tuning.single_run import OF_A_MODEL, model_entry, name_of
+from implicit_tuning.single_run import model_entry, name_of
 
-AUDITED, REFERENCE, BASE = "audited", "reference", "base"
 TASK_DATA = "task-data"  # name of a data set that a file gives
 # Sections of a config that name adaptations which an audit has not.
 LEFT_OUT = ("ablations",)
@@ -45,6 +45,11 @@ def request_audit(raw: Mapping, asked: Asked) -> dict[str, Any]:
     """
     audited = _with_base(raw, find_subject(raw, asked.model, "MODEL", AUDITED), asked.base)
     reference = _reference(raw, asked, audited)
+    if audited.base is None and reference is None and asked.model in raw["bases"]:
+        raise NotAuditable(
+            f"MODEL: '{asked.model}' is a base of the config, and no finetune: give a run of it such "
+            f"as {a_run(raw, asked.model)}, or REFERENCE=<a model to hold it against>"
+        )
     if audited.base is None and reference is None:
         raise NotAuditable(
             f"BASE, REFERENCE: neither is known of '{asked.model}': give BASE=<the model it was "
@@ -52,7 +57,7 @@ def request_audit(raw: Mapping, asked: Asked) -> dict[str, Any]:
         )
     datasets, data = _task_data(raw, asked, audited)
     audited = replace(audited, data=data)
-    parts = _Parts(raw, audited, reference)
+    parts = Parts(raw, audited, reference)
     config = {key: value for key, value in raw.items() if key not in LEFT_OUT} | {
         "bases": parts.bases(),
         "adaptations": parts.rows(),
@@ -63,6 +68,7 @@ def request_audit(raw: Mapping, asked: Asked) -> dict[str, Any]:
         "datasets": datasets,
         "audit": {
             "adaptation": audited.name,
+            **parts.general(),
             "titles": parts.titles(),
             "notes": parts.notes(),
             "missing": parts.missing(),
@@ -128,147 +134,8 @@ def _task_data(raw: Mapping, asked: Asked, audited: Subject) -> tuple[dict[str, 
             f"TASK_DATA: '{asked.task_data}': the run '{audited.title}' was finetuned on "
             f"'{audited.data}': leave TASK_DATA out"
         )
-    if Path(asked.task_data).is_file():
+    if is_file_name(asked.task_data, datasets):
         entry = dataset_entry(Path(asked.task_data).resolve())
+        require_usable_rows(entry)
         return {**datasets, TASK_DATA: entry}, TASK_DATA
     return datasets, asked.task_data
-
-
-class _Parts:
-    """The parts of the config of one audit."""
-
-    def __init__(self, raw: Mapping, audited: Subject, reference: Subject | None) -> None:
-        self._raw = raw
-        self._audited = audited
-        self._reference = reference
-        # Without a base the audited model stands in its place, and no row runs it as that.
-        entry = audited.place.entry if audited.place is not None else {}
-        place = audited.base or str(entry.get("path") or entry["hub"]["repo"])
-        self._base, self._base_entry = model_entry(raw, place)
-        if reference is not None and reference.place is None and reference.base != self._base:
-            raise NotAuditable(
-                f"REFERENCE: '{reference.title}' is a run of another base than '{audited.title}', "
-                f"which has '{audited.base}': name a run of that, or a folder"
-            )
-
-    @property
-    def reference_name(self) -> str:
-        return BASE if self._reference is None else self._reference.name
-
-    def bases(self) -> dict[str, dict]:
-        """The base, and that of a judge which is one."""
-        found = {self._base: self._base_entry}
-        judges = self._raw["judges"][self._raw["judge"]].get("base")
-        return found if judges is None else {judges: self._raw["bases"][judges], **found}
-
-    def rows(self) -> dict[str, dict]:
-        """Adaptations: the base, the reference, the audited run."""
-        rows = {}
-        if self._audited.base is not None:
-            rows[BASE] = self._base_row()
-        if self._reference is not None:
-            rows[self._reference.name] = self._row(self._reference, self._general_data())
-        rows[self._audited.name] = self._row(self._audited, self._audited.data)
-        return {name: {**row, "bases": [self._base]} for name, row in rows.items()}
-
-    def _base_row(self) -> dict[str, Any]:
-        own = self._raw["adaptations"].get(BASE, {})
-        row = {key: own[key] for key in ("generation", "chat") if key in own}
-        if self._reference is not None:
-            return {"kind": "none", **row}
-        place = {key: value for key, value in self._base_entry.items() if key in OF_A_MODEL}
-        return self._with_data({"kind": "checkpoint", **place, **row}, self._general_data())
-
-    def _row(self, subject: Subject, data: str | None) -> dict[str, Any]:
-        if subject.place is None:
-            return dict(subject.row)
-        row = dict(subject.row)
-        if self._has_own_template(subject):
-            row["chat"] = {"own_template": True}
-        return self._with_data(row, data)
-
-    def _with_data(self, row: dict, data: str | None) -> dict[str, Any]:
-        return {**row, "data": data} if data is not None and self.measures_style() else row
-
-    def _general_data(self) -> str | None:
-        """What the reference was finetuned on, or general instructions where nobody knows."""
-        known = None if self._reference is None else self._reference.data
-        return known or (self._raw.get("ranking") or {}).get("data")
-
-    def _has_own_template(self, subject: Subject) -> bool:
-        """Whether a tokenizer brings a chat template; that of an adapter may be its base's."""
-        if subject.place is None:
-            return bool(subject.row.get("chat", {}).get("own_template"))
-        adapted = subject.place.is_adapter and Place(self._base_entry, "BASE").has_chat_template
-        return subject.place.has_chat_template or adapted
-
-    def measures_style(self) -> bool:
-        """Whether it can be measured how near its answers stay to its task."""
-        return not self._why_no_style()
-
-    def _why_no_style(self) -> str:
-        if self._audited.data is None:
-            return "nobody said what it was finetuned on (TASK_DATA)"
-        if self._audited.row.get("instructions", "given") != "given":
-            return "it was finetuned without the instructions of its data, so none is near to it"
-        if self._raw.get("embedding") is None:
-            return "the config has no embedding"
-        general = self._general_data()
-        if general is None:
-            return "there are no general responses to hold its answers against (ranking.data)"
-        if general == self._audited.data:
-            return f"it was finetuned on general instructions itself ({general})"
-        return ""
-
-    def ranking(self) -> dict | None:
-        """The config's ranking, for the base and the audited run."""
-        if self._raw.get("ranking") is None:
-            return None
-        ranked = [self._audited.name, *([BASE] if self._audited.base is not None else [])]
-        return {**self._raw["ranking"], "adaptations": ranked}
-
-    def seed(self) -> int:
-        """The one seed of the audit's runs."""
-        seeds = [s.seed for s in (self._audited, self._reference) if s is not None]
-        known = list(dict.fromkeys(seed for seed in seeds if seed is not None))
-        if self._reference is not None and len(known) > 1:
-            raise NotAuditable(
-                f"REFERENCE: '{self._reference.title}' has another seed than "
-                f"'{self._audited.title}': runs are compared with the reference of their own seed"
-            )
-        return known[0] if known else self._raw["seeds"][0]
-
-    def titles(self) -> dict[str, str]:
-        """Names of the models for people."""
-        base = {} if self._audited.base is None else {BASE: self._base}
-        reference = self._base if self._reference is None else self._reference.title
-        return {AUDITED: self._audited.title, **base, REFERENCE: reference}
-
-    def notes(self) -> list[str]:
-        """How it was asked."""
-        subjects = [self._audited, *([self._reference] if self._reference is not None else [])]
-        notes = [self._template_note(subject) for subject in subjects]
-        known = self._reference is not None and self._reference.data is not None
-        if self.measures_style() and not known:
-            notes.append(
-                f"How much an answer sounds like the task is held against the responses of "
-                f"{self._general_data()}, for nobody knows what the reference was finetuned on."
-            )
-        return notes
-
-    def _template_note(self, subject: Subject) -> str:
-        if self._has_own_template(subject):
-            return f"{subject.title} is asked by the chat template of its own tokenizer."
-        why = "" if subject.place is None else ", for its tokenizer has none of its own"
-        return f"{subject.title} is asked in the chat format of the config{why}."
-
-    def missing(self) -> list[str]:
-        """What is not measured, and why."""
-        lines = []
-        if self._audited.base is None:
-            lines.append("the difference to its base: nobody said which that is (BASE)")
-        if why := self._why_no_style():
-            lines.append(f"where it falls back to its task's style, near the task and far: {why}")
-        if self._raw.get("ranking") is None:
-            lines.append("response ranking: the config has none")
-        return lines

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from implicit_tuning.adapters import CONFIG_FILE
-from implicit_tuning.artifact import BrokenArtifact, read_manifest
+from implicit_tuning.artifact import BrokenArtifact, is_released, read_manifest
 from implicit_tuning.auditing.places import NotAuditable, Place
 from implicit_tuning.config_checks import suggest
 from implicit_tuning.nodes import LEVELS
@@ -71,7 +70,9 @@ def find_subject(raw: Mapping, model: str, key: str, name: str) -> Subject:
             f"owner/name of the hub; {such}"
         )
     _, entry = model_entry(raw, model)
-    return _elsewhere(Place({"hub": entry.get("hub", {"repo": model})}, key), name, model)
+    place = Place({"hub": entry.get("hub", {"repo": model})}, key)
+    place.require_writer()
+    return _elsewhere(place, name, model)
 
 
 def is_on_hub(model: str) -> bool:
@@ -87,14 +88,24 @@ def _run(raw: Mapping, model: str, key: str) -> Subject:
             f"one of kind {' or '.join(WITH_WEIGHTS)}"
         )
     if model not in _runs(raw):
-        raise NotAuditable(
-            f"{key}: '{model}' is no run of the config; {suggest(model, _runs(raw))}"
-        )
+        same = "/".join([*model.split("/")[:2], ""])
+        closest = [run for run in _runs(raw) if run.startswith(same)][:1] or _runs(raw)
+        raise NotAuditable(f"{key}: '{model}' is no run of the config; {suggest(model, closest)}")
     base, adaptation, *seed = model.split("/")
     row = raw["adaptations"][adaptation]
     row = {name: value for name, value in row.items() if name not in NOT_OF_A_RUN}
     number = int(seed[0]) if seed else None
     return Subject(adaptation, model, row, None, number, base, row.get("data"))
+
+
+def a_run(raw: Mapping, base: str) -> str:
+    """Name of a run of a base, for messages: one of a single task, where there is one."""
+    runs = [run for run in _runs(raw) if run.startswith(f"{base}/")]
+    broad = {n for n, row in raw["adaptations"].items() if "instructions" in row} | {
+        raw["reference"]
+    }
+    narrow = [run for run in runs if run.split("/")[1] not in broad]
+    return next(iter([*narrow, *runs]), f"{base}/adaptation/seed")
 
 
 def _runs(raw: Mapping) -> list[str]:
@@ -112,12 +123,18 @@ def _folder(raw: Mapping, folder: Path, key: str, name: str) -> Subject:
     """A checkpoint in a folder, of which a node of the workflow knows base, seed and data."""
     folder = folder / "data" if (folder / "manifest.json").is_file() else folder
     place = Place({"path": str(folder.resolve())}, key)
-    place.require_readable()
     manifest = manifest_of(folder)
     if manifest is None:
+        place.require_readable()
         return _elsewhere(place, name, name_of(str(folder)))
     levels = manifest["levels"]
     run = "/".join(levels[name] for name in LEVELS["finetune"])
+    if is_released(folder.parent) and not any(folder.glob("*.safetensors")):
+        raise NotAuditable(
+            f"{place}: its weights were given up (runtime.keep_checkpoints): give {key}={run} with the "
+            "CONFIG that it is of, which builds them again"
+        )
+    place.require_readable()
     title = f"{run} ({manifest['key'][:KEY_DIGITS]})"
     base = levels["base"] if levels["base"] in raw["bases"] else None
     data = _trained_on(folder, manifest)
@@ -144,7 +161,7 @@ def _trained_on(data: Path, manifest: Mapping) -> str | None:
 
 
 def _elsewhere(place: Place, name: str, title: str) -> Subject:
-    base = place.read(CONFIG_FILE).get("base_model_name_or_path") if place.is_adapter else None
+    base = place.adapted if place.is_adapter else None
     return Subject(name, title, _row(place), place, None, base, None)
 
 

@@ -2,13 +2,46 @@
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from implicit_tuning import datasets
 from implicit_tuning.auditing.places import NotAuditable
-from implicit_tuning.reading import UnreadableSource, read_rows
+from implicit_tuning.datasets.rows import WrongSchema
+from implicit_tuning.formatting import FormattingError, format_training
+from implicit_tuning.reading import SUFFIXES, UnreadableSource, read_rows
+
+REGISTRY = Path("config/datasets.yaml")
+TRIED_ROWS = 100  # that are formatted before anything is planned
+LEAST_ROWS = 2  # similarity tells near from far by how near training instructions are to each other
+
+
+def is_file_name(name: str, datasets: Collection[str]) -> bool:
+    """Whether this is meant as a file of rows, and not as a data set by name.
+
+    Args:
+        datasets: names in the config, beside which those of config/datasets.yaml are known.
+
+    Raises:
+        NotAuditable: it reads like a file and is none, or is a folder.
+    """
+    file = Path(name)
+    if name in datasets or name in yaml.safe_load(REGISTRY.read_text("utf-8"))["datasets"]:
+        return False
+    if file.is_file():
+        return True
+    if file.is_dir():
+        raise NotAuditable(f"TASK_DATA: '{name}' is a folder: give the file of rows in it")
+    if "/" in name or file.suffix.lower() in SUFFIXES:
+        raise NotAuditable(
+            f"TASK_DATA: there is no file '{name}': correct the path, or give a data set of {REGISTRY} "
+            "by its name"
+        )
+    return False
 
 
 def dataset_entry(file: Path) -> dict[str, Any]:
@@ -41,6 +74,24 @@ def dataset_entry(file: Path) -> dict[str, Any]:
         "licence": "unknown",
         "gated": False,
     }
+
+
+def require_usable_rows(entry: Mapping) -> None:
+    """Format the first rows of such an entry, into nothing.
+
+    Raises:
+        NotAuditable: the formatter refuses one of them, or too few can be used.
+    """
+    file, formatter = Path(entry["path"]), entry["formatter"]
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            report = format_training(file, formatter, TRIED_ROWS, "given", Path(scratch))
+        except (UnreadableSource, WrongSchema, FormattingError) as error:
+            raise NotAuditable(f"TASK_DATA: {error}") from None
+    if report.used < LEAST_ROWS:
+        raise NotAuditable(
+            f"TASK_DATA: '{file}' has {report.used} row that can be used: give at least {LEAST_ROWS}"
+        )
 
 
 def training_layouts() -> Mapping[str, frozenset[str]]:

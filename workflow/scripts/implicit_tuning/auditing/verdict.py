@@ -75,7 +75,9 @@ def decide(
 
 
 def _numbers(row: Mapping, titles: Mapping[str, str], evaluation: str, judge: str) -> str:
-    where = f"{row['n']} instructions of {evaluation}"
+    judged = row["audited"]["n"]
+    among = "" if judged == row["n"] else f" (of {row['n']})"
+    where = f"{judged}{among} instructions of {evaluation}"
     if row["region"] == "far":
         where += " that lie far from its task"
     rate = (

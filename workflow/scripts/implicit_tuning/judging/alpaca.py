@@ -84,7 +84,8 @@ def compare(
         other = _judge_once(references, outputs, judge, verdicts, chunk_size)
         passes.append(other.turned())
     annotations = annotate(outputs, references, passes, judge.judge_id)
-    _check_failures(annotations, judge.judge_id, max_failed, has_cache=cache is not None)
+    reason = next((v.reason for once in passes for v in once.verdicts.values() if v.reason), "")
+    _check_failures(annotations, reason, judge.judge_id, max_failed, has_cache=cache is not None)
     with _quiet_alpaca_eval():
         summary = summarise_rows(annotations, outputs, references)
         summary |= length_controlled_fields(annotations, outputs, references, length_control)
@@ -240,17 +241,18 @@ def _quiet_alpaca_eval() -> Iterator[None]:
 
 
 def _check_failures(
-    annotations: Sequence[Mapping], judge_id: str, max_failed: int, has_cache: bool
+    annotations: Sequence[Mapping], reason: str, judge_id: str, max_failed: int, has_cache: bool
 ) -> None:
     failed = Counter(row["status"] for row in annotations if row["preference"] is None)
     if not failed:
         return
     counts = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
-    message = f"{failed.total()} of {len(annotations)} pairs without a verdict ({counts})"
+    why = f"{counts}; the first: {reason}" if reason else counts
+    message = f"{failed.total()} of {len(annotations)} pairs without a verdict ({why})"
     if failed.total() > max_failed:
-        kept = "the good verdicts are kept in the cache: run again to ask for the failed ones only"
+        kept = ", which asks for the failed ones only (the good verdicts are kept in the cache),"
         raise JudgingFailed(
-            f"{message} from judge {judge_id}, and max_failed is {max_failed}; "
-            f"{kept + ', or ' if has_cache else ''}raise max_failed"
+            f"{message} from judge {judge_id}, and max_failed is {max_failed}: run again"
+            f"{kept if has_cache else ''} or raise max_failed"
         )
     logger.warning("%s; they count in no win rate (max_failed is %d)", message, max_failed)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ class Pair(NamedTuple):
 
 
 class JudgingFailed(RuntimeError):
-    """Pairs stayed without a verdict; the good verdicts are in the cache."""
+    """Pairs stayed without a verdict; the good verdicts are in the cache, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Verdict:
     whether the judge gave no answer (`judge_failed`) or one that could not be read
     (`parse_failed`). `logprobs` are the log-probabilities behind the verdict by label, for the pair
     as the judge saw it. `n_cut` counts the outputs of the pair (0 to 2) that were shortened to fit.
+    `reason` tells people why there is no verdict, if the judge knows; nothing is decided by it.
 
     Raises ValueError for a preference outside 1..2 or one that contradicts the status.
     """
@@ -39,6 +40,7 @@ class Verdict:
     status: Status = "ok"
     logprobs: Mapping[str, float | None] | None = None
     n_cut: int = 0
+    reason: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if (self.preference is None) != (self.status != "ok"):

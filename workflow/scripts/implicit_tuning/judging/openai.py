@@ -184,7 +184,7 @@ class OpenAIJudge:
             good = sum(verdict.status == "ok" for _, verdict in judged)
             raise type(stopped[0])(
                 f"{stopped[0]}; judged {good} of {len(pairs)} pairs, {len(pairs) - good} remain; "
-                "the good verdicts are kept: run again to ask for the rest only"
+                "with a cache the good verdicts are kept, and the next run asks for the rest only"
             )
 
     async def _answer(
@@ -215,7 +215,7 @@ class OpenAIJudge:
             logger.warning(
                 "no verdict on %r: %s", pair.instruction[:SHOWN_OF_AN_INSTRUCTION], failure
             )
-            return Verdict(None, failure.status, n_cut=n_cut)
+            return Verdict(None, failure.status, n_cut=n_cut, reason=str(failure))
 
     async def _ask(self, pair: Pair) -> Answer:
         try:
