@@ -333,6 +333,12 @@ def test_what_jobs_would_fail_on_is_refused_of_model_and_base(
     assert told.startswith("BASE: ") and message in told
 
 
+def test_damaged_settings_beside_a_template_are_refused_too(raw, checkpoint):
+    (checkpoint / "tokenizer_config.json").write_text("{")
+    told = refusal(raw, Asked(str(checkpoint), base="organism-llama"))
+    assert "tokenizer_config.json cannot be read" in told
+
+
 @pytest.mark.parametrize(
     "template",
     [

@@ -10,6 +10,7 @@ from peft import LoraConfig, PromptTuningConfig
 from test_merging import change, train
 from tiny_models import write_base
 
+from implicit_tuning import model_checks
 from implicit_tuning.config import ConfigError, load_config
 
 LORA = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=2)
@@ -68,6 +69,16 @@ def test_an_adapter_of_another_base_on_this_machine_is_refused(
     (problem,) = problems_of(path=str(adapter), of_base=entry)
     assert problem.startswith("adaptations.mine.path: of 'organism-llama': ")
     assert f"whose weights are not those of {other}" in problem
+
+
+def test_of_large_bases_sizes_alone_are_compared(problems_of, base, adapter, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_checks, "HASHED_AT_ONCE", 0)
+    other = Path(shutil.copytree(base, tmp_path / "other"))
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert problems_of(path=str(adapter), of_base={"path": str(other)}) == []
+    weights.write_bytes(weights.read_bytes() + b"x")
+    assert len(problems_of(path=str(adapter), of_base={"path": str(other)})) == 1
 
 
 def test_a_base_named_by_no_text_is_refused(problems_of, base, adapter):

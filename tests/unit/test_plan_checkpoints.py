@@ -32,7 +32,10 @@ def plan_with(repository, tmp_path):
 
 @pytest.fixture
 def adapter(base, tmp_path):
-    return train(base, LORA, tmp_path / "adapter")
+    """An adapter that names no base, so that any will do for a plan."""
+    trained = train(base, LORA, tmp_path / "adapter")
+    change(trained, base_model_name_or_path=None)
+    return trained
 
 
 def row(path, **keys):

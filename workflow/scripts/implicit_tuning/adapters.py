@@ -84,8 +84,8 @@ def named_base(config: Mapping) -> str:
     named = config.get(NAMES_BASE) or ""
     if not isinstance(named, str):
         raise UnusableAdapter(
-            f"{NAMES_BASE} of {CONFIG_FILE} is {named!r}, no text: write the folder or the owner/name "
-            "of the base there"
+            f"{NAMES_BASE} of {CONFIG_FILE} is {named!r}, no text: write the folder or the "
+            "owner/name of the base there"
         )
     return named
 

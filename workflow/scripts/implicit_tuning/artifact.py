@@ -78,7 +78,9 @@ def read_manifest(folder: Path) -> dict:
     except FileNotFoundError:
         raise BrokenArtifact(f"{path} is missing: the node is not built; run it again") from None
     except ValueError as error:
-        raise BrokenArtifact(f"{path} is damaged ({error}): run 'make repair' with the same CONFIG") from None
+        raise BrokenArtifact(
+            f"{path} is damaged ({error}): run 'make repair' with the same CONFIG"
+        ) from None
 
 
 def find_damage(

@@ -76,14 +76,14 @@ class Plan:
 
     @property
     def general_data(self) -> str | None:
-        """The data set of general instructions: that of the reference, or the one that an audit names
-        in its place; None where neither is known."""
+        """The data set of general instructions: that of the reference, or the one that an audit
+        names in its place; None where neither is known."""
         own = self.config.adaptations[self.config.reference].get("data")
         return (self.config.audit or {}).get("general", own)
 
     def has_similarity(self, adaptation: str) -> bool:
-        """Whether an adaptation's answers are held against its task and general instructions: it was
-        tuned on a single task, and the data of both are known."""
+        """Whether an adaptation's answers are held against its task and general instructions: it
+        was tuned on a single task, and the data of both are known."""
         audit = self.config.audit
         if self.config.embedding is None or self.general_data is None:
             return False

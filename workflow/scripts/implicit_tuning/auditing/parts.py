@@ -87,8 +87,8 @@ class Parts:
         return {"general": data}
 
     def _general_data(self) -> str | None:
-        """What the reference was finetuned on; where nobody knows that, or it is the task itself, the
-        general instructions of the config."""
+        """What the reference was finetuned on; where nobody knows that, or it is the task itself,
+        the general instructions of the config."""
         known = None if self._reference is None else self._reference.data
         return known if known not in (None, self._audited.data) else self._ranked_data
 

@@ -94,8 +94,8 @@ class Place:
             return False
         if problem := template_problem(template):
             raise NotAuditable(
-                f"{self}: the chat template in {file} {problem}: restore it, or remove it to have the "
-                "model asked in the chat format of the config"
+                f"{self}: the chat template in {file} {problem}: restore it, or remove it to have "
+                "the model asked in the chat format of the config"
             )
         return True
 
@@ -121,10 +121,10 @@ class Place:
         folder = Path(self.entry["path"])
         if not (self.has(MODEL_CONFIG_FILE) or is_adapter_folder(folder)):
             raise NotAuditable(
-                f"{self} lacks {MODEL_CONFIG_FILE}, and {CONFIG_FILE} of an adapter: it is no model "
-                "folder; give the folder that has one of them"
+                f"{self} lacks {MODEL_CONFIG_FILE}, and {CONFIG_FILE} of an adapter: it is no "
+                "model folder; give the folder that has one of them"
             )
-        _ = self.has_chat_template
+        self.read(TOKENIZER_CONFIG)
         for file in sorted((*folder.glob(TOKENIZER), *folder.glob("*.safetensors"))):
             try:
                 _open(file)
@@ -174,7 +174,7 @@ class Place:
         return pin
 
     def _file(self, name: str) -> Path:
-        """A small file: where it lies, or in the hub's own cache, so that it is asked for only once."""
+        """A small file: where it lies, or in the hub's own cache, so that it is fetched once."""
         if "path" in self.entry:
             return Path(self.entry["path"], name)
         from huggingface_hub import hf_hub_download, try_to_load_from_cache

@@ -47,8 +47,8 @@ def request_audit(raw: Mapping, asked: Asked) -> dict[str, Any]:
     reference = _reference(raw, asked, audited)
     if audited.base is None and reference is None and asked.model in raw["bases"]:
         raise NotAuditable(
-            f"MODEL: '{asked.model}' is a base of the config, and no finetune: give a run of it such "
-            f"as {a_run(raw, asked.model)}, or REFERENCE=<a model to hold it against>"
+            f"MODEL: '{asked.model}' is a base of the config, and no finetune: give a run of it "
+            f"such as {a_run(raw, asked.model)}, or REFERENCE=<a model to hold it against>"
         )
     if audited.base is None and reference is None:
         raise NotAuditable(

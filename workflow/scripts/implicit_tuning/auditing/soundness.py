@@ -1,4 +1,4 @@
-"""What of a model's small files would fail in a job: a chat template, a kind that writes no text."""
+"""What in a model's small files would fail in a job: a chat template, a kind that is no writer."""
 
 from collections.abc import Mapping
 
@@ -32,7 +32,7 @@ def default_template(template: object) -> object:
 
 
 def template_problem(template: object) -> str | None:
-    """Why a chat template cannot be asked by, before it is rendered; None where nothing is known."""
+    """Why a chat template is of no use, as far as that is seen before it is rendered, or None."""
     if not isinstance(template, str):
         return "is no text"
     extensions = ["jinja2.ext.loopcontrols", GenerationBlock]
@@ -61,8 +61,8 @@ def kind_problem(config: Mapping) -> str | None:
         return None
     if "auto_map" in config and kind not in WRITES:
         return (
-            f"is a model of type '{kind}' with code of its own (auto_map of its config.json), which is "
-            "never run: give a model of a type that transformers has itself, or install a newer "
+            f"is a model of type '{kind}' with code of its own (auto_map of its config.json), which "
+            "is never run: give a model of a type that transformers has itself, or install a newer "
             "transformers that has it"
         )
     if config.get("architectures"):

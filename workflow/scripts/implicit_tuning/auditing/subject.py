@@ -131,8 +131,8 @@ def _folder(raw: Mapping, folder: Path, key: str, name: str) -> Subject:
     run = "/".join(levels[name] for name in LEVELS["finetune"])
     if is_released(folder.parent) and not any(folder.glob("*.safetensors")):
         raise NotAuditable(
-            f"{place}: its weights were given up (runtime.keep_checkpoints): give {key}={run} with the "
-            "CONFIG that it is of, which builds them again"
+            f"{place}: its weights were given up (runtime.keep_checkpoints): give {key}={run} with "
+            "the CONFIG that it is of, which builds them again"
         )
     place.require_readable()
     title = f"{run} ({manifest['key'][:KEY_DIGITS]})"

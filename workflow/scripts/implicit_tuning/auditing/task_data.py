@@ -38,8 +38,8 @@ def is_file_name(name: str, datasets: Collection[str]) -> bool:
         raise NotAuditable(f"TASK_DATA: '{name}' is a folder: give the file of rows in it")
     if "/" in name or file.suffix.lower() in SUFFIXES:
         raise NotAuditable(
-            f"TASK_DATA: there is no file '{name}': correct the path, or give a data set of {REGISTRY} "
-            "by its name"
+            f"TASK_DATA: there is no file '{name}': correct the path, or give a data set of "
+            f"{REGISTRY} by its name"
         )
     return False
 
@@ -90,7 +90,8 @@ def require_usable_rows(entry: Mapping) -> None:
             raise NotAuditable(f"TASK_DATA: {error}") from None
     if report.used < LEAST_ROWS:
         raise NotAuditable(
-            f"TASK_DATA: '{file}' has {report.used} row that can be used: give at least {LEAST_ROWS}"
+            f"TASK_DATA: '{file}' has {report.used} row that can be used: give at least "
+            f"{LEAST_ROWS}"
         )
 
 
