@@ -94,7 +94,10 @@ def test_faults_end_it_with_their_count_and_the_next_one_asks_for_the_rest(place
     with JudgeServer(failing) as server:
         done = place.calibrate(server, *FILES)
     assert done.returncode == 1
-    assert "1 of 4 pairs without a verdict (1 judge_failed)" in done.stderr.splitlines()[-1]
+    assert (
+        "1 of 4 pairs without a verdict (1 judge_failed; the first: 500"
+        in done.stderr.splitlines()[-1]
+    )
     assert "Traceback" not in done.stderr
     assert not (place.folder / "results/calibration").exists()
     kept = sum(1 for file in place.folder.glob("results/cache/calibration/*") for _ in file.open())

@@ -100,7 +100,9 @@ def test_failed_pairs_end_it_with_their_counts_and_the_next_run_asks_for_them_al
     with JudgeServer(reply) as server:
         failed = place.run(server)
         assert failed.returncode == 1
-        assert "2 of 30 pairs without a verdict (2 judge_failed)" in last_line(failed)
+        assert "2 of 30 pairs without a verdict (2 judge_failed; the first: 500" in last_line(
+            failed
+        )
         assert not (place.folder / "out").exists()
         down.clear()
         assert place.run(server).returncode == 0

@@ -62,7 +62,7 @@ def test_the_cap_is_reached_but_never_passed(concurrency, tmp_path):
     with JudgeServer(lambda r, _: Reply(body=longer_wins(r), delay_s=0.01)) as server:
         judge = make(server.url, tmp_path, concurrency=concurrency, max_usd=cap, **PRICES)
         kept = []
-        with pytest.raises(CostCapReached, match="run again to ask for the rest only") as caught:
+        with pytest.raises(CostCapReached, match="the next run asks for the rest only") as caught:
             kept.extend(judge.stream(some_pairs(60)))
     spent = len(server.requests) * ONE_CALL_USD
     most_of_a_call = 10 * len(json.dumps(server.requests[0]["messages"])) / 1e6

@@ -34,3 +34,9 @@ def test_hooks_and_tests_check_the_same(repository):
     assert set(hooks) - {"mypy"} == set(CHECKS)
     for hook, (program, *_) in CHECKS.items():
         assert hooks[hook].split()[0] == f".venv/bin/{program.removesuffix('_lib')}"
+
+
+def test_no_two_files_of_tests_have_one_name(repository):
+    """pytest imports them by their bare names, and then collects one of them alone."""
+    names = [file.name for file in repository.glob("tests/*/test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -122,9 +122,9 @@ def test_the_difference_is_paired_pair_by_pair(tmp_path):
     }
     row = rows(inputs).loc[("b", "response")]
     assert row["difference"] == 20.0 and row["difference_p"] < 0.001
-    # No pair of 40 differs otherwise; one that did could lie anywhere between -100 and 100.
+    # No pair of 40 differs otherwise; one that did could lie as far on the other side, or at 100.
     unseen = 1 - 0.025 ** (1 / 40)
-    assert row["difference_low"] == pytest.approx(20 - 120 * unseen)
+    assert row["difference_low"] == pytest.approx(20 - 40 * unseen)
     assert row["difference_high"] == pytest.approx(20 + 80 * unseen)
 
 
