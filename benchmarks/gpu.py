@@ -268,7 +268,8 @@ def generation_row(model: LlamaForCausalLM, sizes: Sizes) -> dict:
     answering = model.to(getattr(torch, sizes.dtype)).eval()
     _forget_peak(sizes.device)
     tokenizer = load_tokenizer(ORGANISM)
-    engine = TransformersEngine(answering, tokenizer, ChatFormat(), sizes.batch_size, None)
+    ends = [tokenizer.eos_token_id]
+    engine = TransformersEngine(answering, tokenizer, ChatFormat(), ends, sizes.batch_size, None)
     generator = np.random.default_rng(2)
     prompts = [
         Prompt(index, "", generator.integers(3, 1000, PROMPT_TOKENS).tolist(), sizes.new_tokens)
