@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from implicit_tuning.arguments import add_audit_arguments
 from implicit_tuning.auditing.choosing import ORGANISM, REAL
-from implicit_tuning.auditing.command import add_arguments, audit_model, needs_yes, run_workflow
+from implicit_tuning.auditing.command import audit_model, needs_yes, run_workflow
 from implicit_tuning.auditing.request import Asked, request_audit
 from implicit_tuning.config import load_config, read_raw
 from implicit_tuning.costs.estimate import estimate_costs
@@ -61,7 +62,7 @@ def test_models_and_data_of_the_hub_are_downloads(asking):
 
 def parsed(*given):
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    add_audit_arguments(parser)
     arguments = parser.parse_args(given)
     arguments.configfile, arguments.config = None, []
     return arguments

@@ -13,7 +13,6 @@ from pathlib import Path
 from implicit_tuning import chatting, publishing
 from implicit_tuning.arguments import OF_COMMANDS, add_config_arguments
 from implicit_tuning.artifact import BrokenArtifact
-from implicit_tuning.auditing import command as auditing
 from implicit_tuning.config import ConfigError, load_config, read_config, read_raw
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.lock import LockError
@@ -324,7 +323,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def audit(arguments: argparse.Namespace) -> int:
     """whether a checkpoint follows general instructions, whatever it was finetuned for"""
-    return auditing.audit_model(arguments, RESULTS)
+    from implicit_tuning.auditing.command import audit_model
+
+    return audit_model(arguments, RESULTS)
 
 
 def _raw(arguments: argparse.Namespace) -> dict:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from implicit_tuning import chatting, publishing
-from implicit_tuning.auditing import command as auditing
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +23,47 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a top-level key of the config, as in Snakemake",
     )
+
+
+def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `audit` can be told."""
+    model = (
+        "a run of the config as base/adaptation/seed, a checkpoint folder, or owner/name of the hub"
+    )
+    parser.add_argument(
+        "--model",
+        type=_without_slash,
+        required=True,
+        metavar="MODEL",
+        help=f"{model}; a peft adapter is merged first",
+    )
+    parser.add_argument(
+        "--base",
+        type=_without_slash,
+        metavar="MODEL",
+        help="what it was finetuned from (known of runs, of nodes and of most adapters)",
+    )
+    parser.add_argument(
+        "--task-data",
+        metavar="NAME_OR_FILE",
+        help="what it was finetuned on: a data set of config/datasets.yaml, or a file of rows with "
+        "the columns of one of its formatters (known of runs and of nodes)",
+    )
+    parser.add_argument(
+        "--reference",
+        type=_without_slash,
+        metavar="MODEL",
+        help=f"what it is judged against: {model} (default: the instruction-tuned run of the same "
+        "base for an organism, else the base)",
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="agree to downloads and to calls that may cost money"
+    )
+
+
+def _without_slash(given: str) -> str:
+    """A model as it is called, without the slash that a shell completes a folder by."""
+    return given.rstrip("/") or given
 
 
 def _check(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +150,7 @@ def _named_judge(parser: argparse.ArgumentParser) -> None:
 
 # By command, where it can be told more than its config.
 OF_COMMANDS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
-    "audit": auditing.add_arguments,
+    "audit": add_audit_arguments,
     "calibrate": _calibrate,
     "chat": chatting.add_arguments,
     "check": _check,

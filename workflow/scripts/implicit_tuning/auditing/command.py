@@ -39,42 +39,6 @@ GIVEN = {
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `audit` can be told."""
-    model = (
-        "a run of the config as base/adaptation/seed, a checkpoint folder, or owner/name of the hub"
-    )
-    parser.add_argument(
-        "--model",
-        type=_model,
-        required=True,
-        metavar="MODEL",
-        help=f"{model}; a peft adapter is merged first",
-    )
-    parser.add_argument(
-        "--base",
-        type=_model,
-        metavar="MODEL",
-        help="what it was finetuned from (known of runs, of nodes and of most adapters)",
-    )
-    parser.add_argument(
-        "--task-data",
-        metavar="NAME_OR_FILE",
-        help="what it was finetuned on: a data set of config/datasets.yaml, or a file of rows with "
-        "the columns of one of its formatters (known of runs and of nodes)",
-    )
-    parser.add_argument(
-        "--reference",
-        type=_model,
-        metavar="MODEL",
-        help=f"what it is judged against: {model} (default: the instruction-tuned run of the same "
-        "base for an organism, else the base)",
-    )
-    parser.add_argument(
-        "--yes", action="store_true", help="agree to downloads and to calls that may cost money"
-    )
-
-
 def audit_model(arguments: argparse.Namespace, results: Path) -> int:
     """Audit one model; returns the exit status.
 
@@ -97,11 +61,6 @@ def audit_model(arguments: argparse.Namespace, results: Path) -> int:
         done = plan_publication(made, paths)
     _report(done)
     return 0
-
-
-def _model(given: str) -> str:
-    """A model as it is called, without the slash that a shell completes a folder by."""
-    return given.rstrip("/") or given
 
 
 def _departed_from(asked: Asked, arguments: argparse.Namespace) -> dict:
