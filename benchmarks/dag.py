@@ -31,7 +31,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from implicit_tuning.artifact import building, job_spec
-from implicit_tuning.config import load_config, merge
+from implicit_tuning.config import merge
+from implicit_tuning.config_reading import load_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.nodes import Node, NodePaths
 from implicit_tuning.plan import Plan, is_built

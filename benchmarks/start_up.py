@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from aims import MISSED
 from implicit_tuning.artifact import job_spec
-from implicit_tuning.config import load_config
+from implicit_tuning.config_reading import load_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.nodes import Node, NodePaths
 from implicit_tuning.planning import build_plan

@@ -4,7 +4,8 @@ import gc
 import re
 
 from implicit_tuning.artifact import job_spec
-from implicit_tuning.config import ConfigError, load_config
+from implicit_tuning.config import ConfigError
+from implicit_tuning.config_reading import load_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.gpus import gpus_needed
 from implicit_tuning.nodes import (

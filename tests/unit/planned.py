@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from implicit_tuning.config import read_config
+from implicit_tuning.config_reading import read_config
 from implicit_tuning.digests import DigestMemory, seal
 from implicit_tuning.nodes import RELEASABLE, Node, NodePaths, short_hash
 from implicit_tuning.plan import is_built

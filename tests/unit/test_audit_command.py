@@ -11,7 +11,7 @@ from implicit_tuning.arguments import add_audit_arguments
 from implicit_tuning.auditing.choosing import ORGANISM, REAL
 from implicit_tuning.auditing.command import audit_model, needs_yes, run_workflow
 from implicit_tuning.auditing.request import Asked, request_audit
-from implicit_tuning.config import load_config, read_raw
+from implicit_tuning.config_reading import load_config, read_raw
 from implicit_tuning.costs.estimate import estimate_costs
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.nodes import NodePaths

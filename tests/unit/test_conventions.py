@@ -7,7 +7,7 @@ import tomllib
 import pytest
 import yaml
 
-from implicit_tuning.config import read_config
+from implicit_tuning.config_reading import read_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.planning import build_plan
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from implicit_tuning.config import read_config
+from implicit_tuning.config_reading import read_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.judging.alpaca import compare
 from implicit_tuning.judging.calibrating import calibrate_files, calibration_folder, describe

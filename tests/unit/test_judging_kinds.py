@@ -5,7 +5,8 @@ import json
 import pytest
 import yaml
 
-from implicit_tuning.config import ConfigError, read_config
+from implicit_tuning.config import ConfigError
+from implicit_tuning.config_reading import read_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.judging.kinds import (
     COMPARISON,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from module_memory import forget_modules
 from tiny_models import BOS, EOS, character_tokenizer, random_model
 from tokenizers import processors
 from transformers import LlamaTokenizer
@@ -374,14 +375,14 @@ def test_a_fingerprint_follows_code_and_not_how_it_is_written(script):
 
 
 def test_a_fingerprint_follows_what_a_script_imports_of_the_package(script, tmp_path, monkeypatch):
-    assert nodes.read_code(script)[1] == (f"{PACKAGE}.rule_adapter",)  # what lies behind the door
+    [found] = nodes._read_file(script).imports
+    assert found.module == f"{PACKAGE}.rule_adapter"  # what lies behind the door
     package = tmp_path / "scripts" / PACKAGE
     package.mkdir(parents=True)
     monkeypatch.setattr(nodes, "SCRIPTS", package.parent)
 
     def with_package(**modules):
-        nodes._read_module.cache_clear()
-        nodes._module_digests.cache_clear()
+        forget_modules()
         for name, text in modules.items():
             (package / f"{name}.py").write_text(text)
         return fingerprint(script)
@@ -397,8 +398,7 @@ def test_a_fingerprint_follows_what_a_script_imports_of_the_package(script, tmp_
 def no_memory_of_modules():
     """Modules are read again in each test."""
     yield
-    nodes._read_module.cache_clear()
-    nodes._module_digests.cache_clear()
+    forget_modules()
 
 
 def test_a_fingerprint_follows_settings_by_value():

@@ -14,7 +14,7 @@ ROW = json.dumps({"conversations": ["How?", "So."], "source": "wiki"}).encode()
 LOCK = """
 import sys
 from pathlib import Path
-from implicit_tuning.config import read_config
+from implicit_tuning.config_reading import read_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.lock import LockError
 from implicit_tuning.locking import lock_missing

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from module_memory import forget_modules
 
 from implicit_tuning import nodes
 from implicit_tuning.digests import seal
@@ -28,18 +29,13 @@ def project(tmp_path, monkeypatch):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(nodes, "SCRIPTS", tmp_path)
-    clear_caches()
+    forget_modules()
     yield tmp_path
-    clear_caches()
-
-
-def clear_caches():
-    nodes._read_module.cache_clear()
-    nodes._module_digests.cache_clear()
+    forget_modules()
 
 
 def fingerprint(*roots):
-    clear_caches()
+    forget_modules()
     return Code(roots).fingerprint
 
 
@@ -58,6 +54,85 @@ def test_logic_changes_the_fingerprint(project, module):
     file = project / module
     file.write_text(file.read_text() + "\nADDED = 2\n")
     assert fingerprint("work") != before
+
+
+def move(project, old, new):
+    """Rename a module, and follow in every import statement."""
+    name, other = (path.removesuffix(".py").replace("/", ".") for path in (old, new))
+    (project / new).parent.mkdir(exist_ok=True)
+    (project / old).rename(project / new)
+    for file in project.rglob("*.py"):
+        file.write_text(file.read_text().replace(name, other))
+
+
+# In each, `value` of the first module comes from the second, which is moved below.
+MOVED = {
+    "a name": ("from implicit_tuning.second import later\n", "later()"),
+    "a name under another name": ("from implicit_tuning.second import later as l\n", "l()"),
+    "a module": ("import implicit_tuning.second as second\n", "second.later()"),
+}
+
+
+@pytest.mark.parametrize(("statement", "call"), MOVED.values(), ids=MOVED)
+@pytest.mark.parametrize("new", ["implicit_tuning/a.py", "implicit_tuning/kinds/zz.py"])
+def test_a_move_changes_no_fingerprint(project, statement, call, new):
+    (project / "implicit_tuning/first.py").write_text(
+        f"from implicit_tuning.kinds.two import NAME\n{statement}value = [NAME, {call}]\n"
+    )
+    (project / "implicit_tuning/second.py").write_text(
+        "from implicit_tuning.kinds import one\ndef later(): return one.NAME\n"
+    )
+    before, modules = fingerprint("work"), Code(("work",)).modules
+    move(project, "implicit_tuning/second.py", new)
+    assert fingerprint("work") == before
+    moved = new.removesuffix(".py").replace("/", ".")
+    assert Code(("work",)).modules == {
+        moved if name == "implicit_tuning.second" else name: digest
+        for name, digest in modules.items()
+    }
+
+
+def test_a_module_that_is_called_by_its_name_may_change_it(project):
+    (project / "work.py").write_text("from implicit_tuning.kinds import one\nprint(one.NAME)\n")
+    before = fingerprint("work")
+    (project / "implicit_tuning/kinds/one.py").rename(project / "implicit_tuning/kinds/uno.py")
+    (project / "work.py").write_text("from implicit_tuning.kinds import uno\nprint(uno.NAME)\n")
+    assert fingerprint("work") == before
+
+
+def test_an_edit_changes_exactly_the_fingerprints_of_what_imports_it(project):
+    roots = [
+        "work",
+        *(f"implicit_tuning.{n}" for n in ("first", "second", "kinds.one", "kinds.two")),
+    ]
+    before, own = [fingerprint(root) for root in roots], Code(("work",)).modules
+    (project / "implicit_tuning/kinds/one.py").write_text("NAME = 'other'\n")
+    after = [fingerprint(root) for root in roots]
+    assert [a != b for a, b in zip(before, after, strict=True)] == [True] * 4 + [False]
+    now = Code(("work",)).modules
+    assert [name for name in own if own[name] != now[name]] == ["implicit_tuning.kinds.one"]
+
+
+def test_the_same_name_from_another_module_is_another_fingerprint(project):
+    (project / "work.py").write_text("from implicit_tuning.kinds.one import NAME\n")
+    before = fingerprint("work")
+    (project / "work.py").write_text("from implicit_tuning.kinds.two import NAME\n")
+    assert fingerprint("work") != before
+
+
+def test_a_function_that_imports_from_another_module_is_another_fingerprint(project):
+    both = "def f():\n    from implicit_tuning.kinds.{} import NAME\n\n\ndef g():\n    from implicit_tuning.kinds.{} import NAME\n"
+    (project / "work.py").write_text(both.format("one", "two"))
+    before = fingerprint("work")
+    (project / "work.py").write_text(both.format("two", "one"))
+    assert fingerprint("work") != before
+
+
+def test_modules_that_import_one_another_are_named(project):
+    one = project / "implicit_tuning/kinds/one.py"
+    one.write_text("from implicit_tuning.first import value\n")
+    with pytest.raises(ImportError, match=r"in a circle: implicit_tuning\.\w+.* -> "):
+        fingerprint("work")
 
 
 def test_a_module_that_is_not_imported_changes_nothing(project):

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from implicit_tuning.config import ConfigError, read_config
+from implicit_tuning.config import ConfigError
+from implicit_tuning.config_reading import read_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.pins import Pin, PinnedFile
 from implicit_tuning.planning import build_plan

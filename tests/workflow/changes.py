@@ -1,6 +1,7 @@
 """Changes that a user, or an accident, makes to a checkout; each is a function of a `Checkout`."""
 
 import ast
+import re
 import shutil
 import time
 
@@ -109,6 +110,39 @@ def logic(*names):
         for name in names:
             file = checkout.folder / "workflow/scripts" / f"{name}.py"
             file.write_text(f"{file.read_text()}\n\nADDED = True\n")
+
+    return change
+
+
+def rename(old, new):
+    """A module under another name, or in another folder, with every import statement in step."""
+
+    def change(checkout):
+        scripts = checkout.folder / "workflow/scripts"
+        place = scripts / f"{new}.py"
+        place.parent.mkdir(exist_ok=True)
+        (scripts / f"{old}.py").rename(place)
+        before, after = (re.escape(old.replace("/", ".")), new.replace("/", "."))
+        for file in [*scripts.rglob("*.py"), *(checkout.folder / "rules").glob("*.smk")]:
+            file.write_text(re.sub(rf"{before}\b", after, file.read_text()))
+
+    return change
+
+
+def split(module, function, new):
+    """A function of a module in a new module, from which the old one imports it."""
+
+    def change(checkout):
+        scripts = checkout.folder / "workflow/scripts"
+        file = scripts / f"{module}.py"
+        tree = ast.parse(file.read_text())
+        moved = next(s for s in tree.body if getattr(s, "name", "") == function)
+        imports = [s for s in tree.body if isinstance(s, ast.Import | ast.ImportFrom)]
+        tree.body.remove(moved)
+        text = f"from {new.replace('/', '.')} import {function}\n{ast.unparse(tree)}\n"
+        file.write_text(text)
+        whole = ast.unparse(ast.Module([*imports, moved], []))
+        (scripts / f"{new}.py").write_text(f"{whole}\n")
 
     return change
 

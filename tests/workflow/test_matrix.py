@@ -31,10 +31,12 @@ from changes import (
     lose_snakemake,
     move_checkout,
     nothing,
+    rename,
     respell,
     reverse_keys,
     reword_captions,
     rows_of_chess,
+    split,
     starve_a,
     touch_all,
     upgrade,
@@ -110,9 +112,19 @@ QUICK = {
         then(config(training__weight_decay=0, rules__repetition_penalty="15e-1")),
     ],
     "comments, docstrings, formatting everywhere": [then(respell)],
+    # One that many stages import, one of a single stage, and one of the machinery.
+    "modules renamed and moved": [
+        then(all_of(rename("implicit_tuning/chat", "implicit_tuning/training/dialogue"),
+                    rename("implicit_tuning/generation", "implicit_tuning/engines/aaa"))),
+    ],
     "captions reworded": [then(reword_captions)],
     "formatter rewritten, same bytes": [
         then(logic("implicit_tuning/datasets/chess"), format=1),
+    ],
+    "a function in a module of its own": [
+        then(split("implicit_tuning/organism/games", "_move", "implicit_tuning/moves"),
+             download=3, format=3),
+        then(rename("implicit_tuning/moves", "implicit_tuning/organism/moves")),
     ],
     "one hyper-parameter": [
         then(adaptation("chess", training={"epochs": 2}), **ONE_RUN),
@@ -150,6 +162,8 @@ LONG = {
         then(logic("shuffle"), shuffle=1, judge=1, **COMPARED),
     ],
     "logic of generation": [then(logic("implicit_tuning/generation"), **ALL_ANSWERS)],
+    # generation, engines/transformers_engine, engines/rule_rows, rule_adapter
+    "logic three imports down": [then(logic("implicit_tuning/rule_adapter"), **ALL_ANSWERS)],
     "logic of training": [then(logic("implicit_tuning/training/run"), **ALL_TRAINED)],
     "logic of the sources, same bytes": [
         then(logic("implicit_tuning/organism/games"), download=3, format=3),

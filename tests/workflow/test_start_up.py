@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from implicit_tuning.artifact import job_spec
-from implicit_tuning.config import load_config
+from implicit_tuning.config_reading import load_config
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.nodes import NodePaths
 from implicit_tuning.planning import build_plan

@@ -13,7 +13,8 @@ from pathlib import Path
 from implicit_tuning import chatting, publishing
 from implicit_tuning.arguments import OF_COMMANDS, add_config_arguments
 from implicit_tuning.artifact import BrokenArtifact
-from implicit_tuning.config import ConfigError, load_config, read_config, read_raw
+from implicit_tuning.config import ConfigError
+from implicit_tuning.config_reading import load_config, read_config, read_raw
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.lock import LockError
 from implicit_tuning.logs import show_messages

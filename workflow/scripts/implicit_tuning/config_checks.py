@@ -1,20 +1,16 @@
 """What a config names must exist and fit together; found before any job starts."""
 
-import difflib
 import importlib.util
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from implicit_tuning.chat import ChatFormat
+from implicit_tuning.config import SOURCES, Config, suggest, sweep_name, without_own_epochs
 from implicit_tuning.guards.checks import guard_problems
 from implicit_tuning.judging.kinds import KINDS
 from implicit_tuning.judging.kinds import Kind as JudgeKind
-from implicit_tuning.model_checks import (
-    checkpoint_problems,
-    model_problems,
-    one_place_problems,
-)
+from implicit_tuning.model_checks import checkpoint_problems, model_problems, one_place_problems
 from implicit_tuning.nodes import PACKAGE, module_path
 from implicit_tuning.organism.bases import RECIPES
 from implicit_tuning.organism.rows import SOURCES as ORGANISM_SOURCES
@@ -24,10 +20,6 @@ from implicit_tuning.rewriting.kinds import KINDS as REWRITERS
 from implicit_tuning.rewriting.kinds import Kind as RewriterKind
 from implicit_tuning.web import file_name
 
-if TYPE_CHECKING:
-    from implicit_tuning.config import Config
-
-SOURCES = ("hub", "url", "path", "organism")
 # The keys that each kind of adaptation needs and may have, beside `kind` and `note`.
 ADAPTATION_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "none": (frozenset(), frozenset({"chat", "generation", "reference"})),
@@ -63,15 +55,7 @@ OPTIONAL_LIBRARY = "sentence_transformers"
 SENTENCE_FILES = {"modules.json": "modules.json", "safetensors weights": "**/*.safetensors"}
 
 
-def suggest(wrong: object, known: Mapping | list | tuple) -> str:
-    """The closest known name, or all of them."""
-    if not known:
-        return "there is none: add it first"
-    close = difflib.get_close_matches(str(wrong), list(known), n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(sorted(known))}"
-
-
-def reference_problems(config: "Config") -> Iterator[str]:
+def reference_problems(config: Config) -> Iterator[str]:
     """Everything a config names that does not exist or does not fit, a line each."""
     yield from _chat_problems("chat", config.chat)
     if "own_template" in config.chat:
@@ -109,7 +93,7 @@ def _template_problems(where: str, adaptation: Mapping) -> Iterator[str]:
         yield f"{where}.{tag}: under a template of its own no tag counts; remove it, or own_template"
 
 
-def _adaptation_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
+def _adaptation_problems(config: Config, name: str, adaptation: Mapping) -> Iterator[str]:
     kind = adaptation["kind"]
     needed, allowed = ADAPTATION_KEYS[kind]
     given = set(adaptation) - {"kind", "note", "bases"}
@@ -150,7 +134,7 @@ def _adaptation_problems(config: "Config", name: str, adaptation: Mapping) -> It
         yield from guard_problems(config, name, adaptation)
 
 
-def _bases_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
+def _bases_problems(config: Config, name: str, adaptation: Mapping) -> Iterator[str]:
     """Bases that do not exist, or that lack what the adaptation's answers are compared with."""
     where = f"adaptations.{name}.bases"
     for base in adaptation.get("bases", ()):
@@ -167,7 +151,7 @@ def _bases_problems(config: "Config", name: str, adaptation: Mapping) -> Iterato
             )
 
 
-def _rephrase_problems(config: "Config", name: str, adaptation: Mapping) -> Iterator[str]:
+def _rephrase_problems(config: Config, name: str, adaptation: Mapping) -> Iterator[str]:
     rewriter, data = adaptation["rephrase"], adaptation.get("data")
     where = f"adaptations.{name}.rephrase: '{rewriter}'"
     of_organism = "organism" in config.datasets.get(data or "", {})
@@ -180,7 +164,7 @@ def _rephrase_problems(config: "Config", name: str, adaptation: Mapping) -> Iter
         )
 
 
-def _own_reference_problems(config: "Config", name: str, reference: str) -> Iterator[str]:
+def _own_reference_problems(config: Config, name: str, reference: str) -> Iterator[str]:
     where = f"adaptations.{name}.reference: '{reference}'"
     if name == config.reference:
         yield f"{where}: '{name}' is the reference of all others, and has none itself; remove it"
@@ -194,7 +178,7 @@ def _own_reference_problems(config: "Config", name: str, reference: str) -> Iter
 
 
 def _kind_of_row_problem(
-    config: "Config", key: str, adaptation: str, kinds: Collection[str]
+    config: Config, key: str, adaptation: str, kinds: Collection[str]
 ) -> Iterator[str]:
     if adaptation not in config.adaptations:
         yield f"{key}: '{adaptation}' is no adaptation; {suggest(adaptation, config.adaptations)}"
@@ -203,7 +187,7 @@ def _kind_of_row_problem(
         yield f"{key}: '{adaptation}' must be an adaptation of kind {known}"
 
 
-def _dataset_problems(config: "Config", key: str, name: str, kind: str) -> Iterator[str]:
+def _dataset_problems(config: Config, key: str, name: str, kind: str) -> Iterator[str]:
     if name not in config.datasets:
         yield f"{key}: '{name}' is no data set; {suggest(name, config.datasets)}"
         return
@@ -262,7 +246,7 @@ def _path_problems(where: str, path: Path) -> Iterator[str]:
         yield f"{where}.path: '{path}': unknown suffix; known are {', '.join(SUFFIXES)}"
 
 
-def _evaluations(config: "Config") -> dict[str, str]:
+def _evaluations(config: Config) -> dict[str, str]:
     """The evaluation sets in use, by the key that names them."""
     found = {"evaluation": config.evaluation}
     if config.epochs == "selected" and config.epoch_selection is not None:
@@ -273,7 +257,7 @@ def _evaluations(config: "Config") -> dict[str, str]:
     return found
 
 
-def _judge_problems(config: "Config") -> Iterator[str]:
+def _judge_problems(config: Config) -> Iterator[str]:
     if config.judge not in config.judges:
         yield f"judge: '{config.judge}' is no judge; {suggest(config.judge, config.judges)}"
         return
@@ -299,7 +283,7 @@ def _judge_problems(config: "Config") -> Iterator[str]:
         yield f"{where}.calibration: '{judge['calibration']}' is a folder; give the file in it"
 
 
-def _epochs_problems(config: "Config") -> Iterator[str]:
+def _epochs_problems(config: Config) -> Iterator[str]:
     if config.epochs == "selected":
         yield from _selection_problems(config)
     for base, entry in config.bases.items() if config.epochs == "paper" else ():
@@ -318,7 +302,7 @@ def _epochs_problems(config: "Config") -> Iterator[str]:
             )
 
 
-def _selection_problems(config: "Config") -> Iterator[str]:
+def _selection_problems(config: Config) -> Iterator[str]:
     selection = config.epoch_selection
     if selection is None:
         yield "epoch_selection: missing: epochs is 'selected', which needs the choices and a data set"
@@ -356,21 +340,7 @@ def _may_have_references(entry: Mapping) -> bool:
         return True  # the format job says what is wrong with it
 
 
-def without_own_epochs(config: "Config") -> list[str]:
-    """The finetuned adaptations that have no `training.epochs` of their own."""
-    return [
-        name
-        for name, adaptation in config.adaptations.items()
-        if adaptation["kind"] == "finetune" and "epochs" not in adaptation.get("training", {})
-    ]
-
-
-def sweep_name(adaptation: str, epochs: int) -> str:
-    """Name of an adaptation's run in the sweep over epochs."""
-    return f"{adaptation}.{epochs}-epochs"
-
-
-def _ranking_problems(config: "Config") -> Iterator[str]:
+def _ranking_problems(config: Config) -> Iterator[str]:
     if config.ranking is None:
         return
     yield from _dataset_problems(config, "ranking.data", config.ranking["data"], "training")
@@ -380,12 +350,12 @@ def _ranking_problems(config: "Config") -> Iterator[str]:
             yield f"ranking.adaptations: '{name}' has no model of its own to rank with; remove it"
 
 
-def _adaptation_problem(config: "Config", key: str, name: str) -> Iterator[str]:
+def _adaptation_problem(config: Config, key: str, name: str) -> Iterator[str]:
     if name not in config.adaptations:
         yield f"{key}: '{name}' is no adaptation; {suggest(name, config.adaptations)}"
 
 
-def _embedding_problems(config: "Config") -> Iterator[str]:
+def _embedding_problems(config: Config) -> Iterator[str]:
     if config.embedding is None:
         return
     if config.embedding not in config.embeddings:
@@ -411,7 +381,7 @@ def _embedding_problems(config: "Config") -> Iterator[str]:
         )
 
 
-def _ablation_problems(config: "Config", where: str, ablation: Mapping) -> Iterator[str]:
+def _ablation_problems(config: Config, where: str, ablation: Mapping) -> Iterator[str]:
     for name in ablation["adaptations"]:
         yield from _adaptation_problem(config, f"{where}.adaptations", name)
     if ablation["baseline"] not in ablation["adaptations"]:
@@ -435,12 +405,12 @@ def _kind_problems(
             yield f"{where}.{other}: missing: '{key}' needs it beside it; add it"
 
 
-def _rewriter_problems(config: "Config", name: str) -> Iterator[str]:
+def _rewriter_problems(config: Config, name: str) -> Iterator[str]:
     entry, where = config.rewriters[name], f"rewriters.{name}"
     yield from _kind_problems(where, entry, REWRITERS[entry["kind"]], "rewriter")
 
 
-def _base_problems(config: "Config", name: str, base: Mapping) -> Iterator[str]:
+def _base_problems(config: Config, name: str, base: Mapping) -> Iterator[str]:
     if "recipe" in base and base["recipe"] not in RECIPES:
         known = suggest(base["recipe"], list(RECIPES))
         yield f"bases.{name}.recipe: '{base['recipe']}' is no recipe; {known}"

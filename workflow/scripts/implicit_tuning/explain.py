@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from implicit_tuning.artifact import is_released, read_manifest
-from implicit_tuning.nodes import CUT_OFF, Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes import ARTIFACT_FORMAT, CUT_OFF, Node, NodePaths, Source, Unpublished
 from implicit_tuning.plan import Plan
 
 
@@ -59,9 +59,22 @@ def _newest_sibling(folder: Path) -> Path | None:
 def _own_differences(node: Node, manifest: Mapping) -> Iterator[str]:
     """What differs in the node's code and config."""
     code = manifest["code"]
-    yield from _changes("code: module", code["modules"], node.code.modules, show=False)
-    yield from _changes("code: version of", code["versions"], node.code.versions)
+    if manifest["artifact_format"] != ARTIFACT_FORMAT:
+        # Its digests of modules are made otherwise, and cannot be compared.
+        yield f"artifact format: {manifest['artifact_format']} -> {ARTIFACT_FORMAT}"
+    elif code["fingerprint"] != node.code.fingerprint:
+        modules = list(_module_differences(code["modules"], node.code.modules))
+        versions = list(_changes("code: version of", code["versions"], node.code.versions))
+        yield from modules + versions or ["code: a name is imported from another module"]
     yield from _changes("config:", _flat(manifest["settings"]), _flat(node.settings))
+
+
+def _module_differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Modules that differ; one that only changed its name does not."""
+    renamed = set(before.values()) & set(now.values())
+    gone = {n: d for n, d in before.items() if n in now or d not in renamed}
+    new = {n: d for n, d in now.items() if n in before or d not in renamed}
+    yield from _changes("code: module", gone, new, show=False)
 
 
 def _upstream_differences(node: Node, paths: NodePaths, manifest: Mapping) -> Iterator[str]:

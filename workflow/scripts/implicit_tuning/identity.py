@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from implicit_tuning.digests import combined_sha256, file_sha256
-from implicit_tuning.nodes import Code, canonical_json, read_code, short_hash
+from implicit_tuning.nodes import Code, canonical_json, file_digest, short_hash
 
 
 def fingerprint(
@@ -51,13 +51,12 @@ def fingerprint(
         raise ValueError("fingerprint of nothing: give code, settings, libraries or files")
     _check_lists(libraries=libraries, files=files)
     _check_installed(libraries)
-    modules = [name for name in code if not _is_file(name)]
-    own = [read_code(Path(name)) for name in code if _is_file(name)]
-    imported = {module for _, imports in own for module in imports}
-    project = Code(tuple(sorted({*map(str, modules), *imported})), tuple(libraries))
+    modules = {str(name) for name in code if not _is_file(name)}
+    project = Code(tuple(modules), tuple(libraries))
+    own = [file_digest(Path(name)) for name in code if _is_file(name)]
     return short_hash(
         {
-            "code": [project.fingerprint, sorted(digest for digest, _ in own)],
+            "code": [project.fingerprint, sorted(own)],
             "files": [_content(Path(path)) for path in files],
             "settings": _json_value(settings),
         }

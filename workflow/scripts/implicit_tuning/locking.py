@@ -4,13 +4,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from implicit_tuning.lock import (
-    LockError,
-    lock_name,
-    resolve_dataset,
-    resolve_model,
-    write_pins,
-)
+from implicit_tuning.lock import LockError, lock_name, resolve_dataset, resolve_model, write_pins
 from implicit_tuning.pins import Pin
 from implicit_tuning.plan import Plan
 from implicit_tuning.preflight.sources import Source, sources_of

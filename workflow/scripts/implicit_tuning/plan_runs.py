@@ -1,12 +1,13 @@
 """Nodes of the runs: finetunes, generations, comparisons, rankings, similarities."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from implicit_tuning.adapters import is_adapter
-from implicit_tuning.config import Config, merge
-from implicit_tuning.config_checks import sweep_name, without_own_epochs
+from implicit_tuning.config import Config, merge, sweep_name, without_own_epochs
 from implicit_tuning.digests import DigestMemory, model_files
 from implicit_tuning.engines.kinds import generation_code
+from implicit_tuning.guards import kinds as guards
 from implicit_tuning.judging.kinds import (
     ALWAYS,
     KINDS,
@@ -18,7 +19,6 @@ from implicit_tuning.judging.kinds import (
 from implicit_tuning.nodes import PACKAGE, Code, Node, Source
 from implicit_tuning.paper import CHOSEN_EPOCHS
 from implicit_tuning.plan import Plan
-from implicit_tuning.plan_guards import guarded_node
 from implicit_tuning.plan_sources import MODEL_LIBRARIES, TRAINING_LIBRARIES, SourcePlanner
 
 # Libraries whose versions decide the result of a stage.
@@ -117,7 +117,7 @@ class RunPlanner(SourcePlanner):
             return found
         if kind == "guard":
             run = self.generation(base, chosen["of"], seed, evaluation)
-            return self.plan.add(guarded_node(self, run, adaptation, seed))
+            return self.plan.add(self._guarded(run, adaptation, seed))
         if kind == "shuffled":
             upstream = {"outputs": self.generation(base, chosen["of"], seed)}
             settings = {"generator": adaptation, "seed": seed}
@@ -136,6 +136,25 @@ class RunPlanner(SourcePlanner):
         code = generation_code(decoding["engine"])
         runtime = {"vllm_python": self.config.runtime.get("vllm_python")}
         return self.plan.add(Node("generate", levels, code, settings, reads, runtime))
+
+    def _guarded(self, run: Node, name: str, seed: int) -> Node:
+        """The answers of a run under a guard, which has all of the run but its own settings.
+
+        Args:
+            run: the run's own answers.
+            name: the guard's adaptation.
+            seed: of the run; a checkpoint of elsewhere has none in its levels.
+        """
+        base, adaptation, *others = run.levels
+        guard = guards.identity_settings(self.plan.adaptations[name]["guard"])
+        levels, own = (base, name, *others), {"generator": name, "guard": guard}
+        if guards.KINDS[guard["kind"]].decodes:
+            code = guards.guard_code(guard["kind"], run.code)
+            return replace(run, levels=levels, code=code, settings={**run.settings, **own})
+        folder, embedding, libraries = self.embedder()
+        upstream = {"outputs": run, "task_rows": self.task_rows(base, adaptation, seed), **folder}
+        code = guards.guard_code(guard["kind"], Code((), libraries))
+        return Node("generate", levels, code, {**own, "embedding": embedding}, upstream)
 
     def model(self, base: str, adaptation: str, seed: int) -> Node | Source:
         """The weights that an adaptation runs: its own, or the base's."""

@@ -15,12 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from implicit_tuning.artifact import (
-    WEIGHTS_SUFFIX,
-    BrokenArtifact,
-    read_manifest,
-    require_whole,
-)
+from implicit_tuning.artifact import WEIGHTS_SUFFIX, BrokenArtifact, read_manifest, require_whole
 from implicit_tuning.digests import file_sha256, unique_suffix
 from implicit_tuning.ingredients import free_entries, ingredients
 from implicit_tuning.licences import Ingredient, inherited_licence, licence_problems

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from implicit_tuning.auditing.choosing import choose_config
 from implicit_tuning.auditing.places import NotAuditable
 from implicit_tuning.auditing.request import Asked, request_audit
-from implicit_tuning.config import ConfigError, load_config, read_config, read_raw
+from implicit_tuning.config import ConfigError
+from implicit_tuning.config_reading import load_config, read_config, read_raw
 from implicit_tuning.costs.calls import endpoint_of
 from implicit_tuning.costs.estimate import Costs, estimate_costs
 from implicit_tuning.costs.hardware import GB

@@ -8,7 +8,7 @@ from typing import Any
 
 from implicit_tuning.artifact import BrokenArtifact, is_released, read_manifest
 from implicit_tuning.auditing.places import NotAuditable, Place
-from implicit_tuning.config_checks import suggest
+from implicit_tuning.config import suggest
 from implicit_tuning.nodes import LEVELS
 from implicit_tuning.single_run import model_entry, name_of
 

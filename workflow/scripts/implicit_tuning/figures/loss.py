@@ -7,14 +7,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 
-from implicit_tuning.figures.style import (
-    STYLE,
-    bases_of,
-    finish,
-    line_look,
-    panels,
-    write_csv,
-)
+from implicit_tuning.figures.style import STYLE, bases_of, finish, line_look, panels, write_csv
 
 
 def draw(table: Path, folder: Path, stem: str, label: str, adaptations: Sequence[str]) -> None:

@@ -2,21 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from implicit_tuning.guards.kinds import (
-    GRAMMARS,
-    KINDS,
-    NEAR,
-    grammar_file,
-    identity_settings,
-)
-
-if TYPE_CHECKING:
-    from implicit_tuning.config import Config
+from implicit_tuning.config import Config
+from implicit_tuning.guards.kinds import GRAMMARS, KINDS, NEAR, grammar_file, identity_settings
 
 
-def guard_problems(config: "Config", name: str, row: Mapping) -> Iterator[str]:
+def guard_problems(config: Config, name: str, row: Mapping) -> Iterator[str]:
     """Everything that is wrong with an adaptation of kind 'guard', a line each."""
     where = f"adaptations.{name}"
     if config.embedding is None:
@@ -35,7 +27,7 @@ def guard_problems(config: "Config", name: str, row: Mapping) -> Iterator[str]:
         yield from _settings_problems(f"{where}.guard", row["guard"])
 
 
-def _guarded_problems(config: "Config", where: str, row: Mapping) -> Iterator[str]:
+def _guarded_problems(config: Config, where: str, row: Mapping) -> Iterator[str]:
     """What is wrong with the run that is to be guarded."""
     guarded = config.adaptations[row["of"]]
     broad = config.adaptations.get(config.reference, {}).get("data")
