@@ -41,7 +41,9 @@ def make_spec(tmp_path):
             "upstream": {},
             "folder": str(tmp_path.joinpath("results/nodes", stage, *levels, key)),
             "partial": str(tmp_path / "results/partial" / f"p-{key}"),
-            "cache": str(tmp_path / "results/cache" / stage / f"p-{key}.jsonl"),
+            "cache": str(tmp_path / "results/cache" / stage / "b/a.v1.jsonl"),
+            "earlier_caches": str(tmp_path / "results/cache" / stage),
+            "spending": str(tmp_path / "results/cache/spending"),
         }
         return json.dumps({**spec, **changes})
 

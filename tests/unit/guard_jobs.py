@@ -63,7 +63,7 @@ def guarded(base, folder, guard, texts=INSTRUCTIONS, settings=SETTINGS):
         upstream={"model": source(base), "instructions": source(instructions)},
         data=folder,
         partial=folder,
-        cache=folder,
+        spending=folder,
     )
     facts = guard_node(job)
     return facts, [json.loads(line) for line in (folder / "outputs.jsonl").open(encoding="utf-8")]

@@ -374,7 +374,7 @@ def test_damaged_answers_give_no_page(audited, page, tmp_path):
     for name, file in files.items():
         upstream[name] = {"source": str(file), "digest": file_sha256(file)}
     settings = {**audited.asked, "roles": audited.roles}
-    job = Job(settings, {}, upstream, tmp_path, tmp_path, tmp_path)
+    job = Job(settings, {}, upstream, tmp_path, tmp_path, spending=tmp_path)
     assert script.audit_node(job) == "mine follows general instructions better than its base."
     (audited.nodes[audited.answers("audited")] / "data/outputs.jsonl").write_text("{}\n")
     with pytest.raises(BrokenArtifact, match=r"outputs\.jsonl"):

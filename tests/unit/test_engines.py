@@ -71,7 +71,7 @@ def test_jobs_that_differ_in_their_instructions_share_a_model(base, tmp_path, lo
                 key: {"source": path, "digest": source_sha256(path)}
                 for key, path in sources.items()
             },
-            data=tmp_path / name, partial=tmp_path, cache=tmp_path,
+            data=tmp_path / name, partial=tmp_path, spending=tmp_path,
         )  # fmt: skip
 
     jobs = [job("first", FIRST), job("second", SECOND)]

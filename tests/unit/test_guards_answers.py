@@ -175,7 +175,7 @@ def test_the_refusal_guard_runs_as_a_job_without_a_model(run_folder):
         },
         data=run_folder / "job",
         partial=run_folder,
-        cache=run_folder,
+        spending=run_folder,
     )
     assert guard_node(job)["n_refused"] == 2
     assert outputs(run_folder / "job") == refuse(run_folder, "near")[1]

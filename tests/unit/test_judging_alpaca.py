@@ -391,7 +391,7 @@ def test_a_torn_last_line_costs_one_call_and_spoils_nothing(tmp_path, caplog):
     judge = LongerWins()
     compare(outputs, references, judge, cache=cache)
     assert len(judge.seen) == 1
-    assert "verdicts.jsonl:5 is not a verdict" in caplog.text
+    assert "verdicts.jsonl:5 is not a kept answer" in caplog.text
     judge = LongerWins()
     compare(outputs, references, judge, cache=cache)
     assert judge.seen == []
@@ -408,6 +408,18 @@ def test_cache_entries_go_by_judge_and_content(tmp_path):
     other_judge.judge_id = judge_identity("longer", {"version": 2})
     compare(outputs, references, other_judge, cache=cache)
     assert len(other_judge.seen) == 5
+
+
+def test_earlier_caches_are_carried_over_and_nothing_is_asked_twice(tmp_path):
+    outputs, references = longer_shorter(5)
+    earlier, own = [tmp_path / f"{name}.jsonl" for name in "ab"], tmp_path / "own.v1.jsonl"
+    compare(outputs[:3], references[:3], LongerWins(), cache=earlier[0])
+    compare(outputs[2:4], references[2:4], LongerWins(), cache=earlier[1])
+    judge, again = LongerWins(), LongerWins()
+    compare(outputs, references, judge, cache=own, earlier_caches=earlier)
+    assert [pair.instruction for pair in judge.seen] == ["question 4"]
+    compare(outputs, references, again, cache=own)
+    assert again.seen == []
 
 
 def test_two_processes_may_fill_one_cache(tmp_path):

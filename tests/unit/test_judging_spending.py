@@ -136,6 +136,7 @@ def test_the_jobs_of_all_comparisons_have_one_ledger(tmp_path):
             data=tmp_path,
             partial=tmp_path,
             cache=cache,
+            spending=tmp_path / "results/cache/spending",
         )
         for cache in caches
     ]

@@ -165,7 +165,7 @@ def test_a_node_is_merged_as_its_settings_say(base, adapter, tmp_path):
         },
         data=tmp_path / "data",
         partial=tmp_path,
-        cache=tmp_path,
+        spending=tmp_path,
     )
     facts = asdict(merge_node(job))
     assert facts == {

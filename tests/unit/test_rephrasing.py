@@ -218,7 +218,7 @@ def test_a_damaged_line_costs_its_own_rewrite_alone(damage, lands, tmp_path, cap
     again, third = Shortener(), Shortener()
     assert rephrase(lands, again, HALF, cache) == first
     assert len(again.asked) == 1
-    assert f"{cache}:2 is not a rewrite" in caplog.text
+    assert f"{cache}:2 is not a kept answer" in caplog.text
     rephrase(lands, third, HALF, cache)
     assert third.asked == []
 

@@ -592,8 +592,8 @@ def test_the_job_reads_tables_whole_and_refuses_damaged_ones(experiment, page, t
     upstream |= {
         name: {"source": str(path), "digest": file_sha256(path)} for name, path in files.items()
     }
-    cache = experiment.results / "cache/report/k.jsonl"
-    job = Job(SETTINGS, {}, upstream, data=tmp_path, partial=tmp_path, cache=cache)
+    spending = experiment.results / "cache/spending"
+    job = Job(SETTINGS, {}, upstream, data=tmp_path, partial=tmp_path, spending=spending)
     report.report_node(job)
     assert (tmp_path / "report.html").read_text() == build(experiment, page)
     table = experiment.nodes["table/main"] / "data/main.csv"

@@ -178,7 +178,7 @@ def test_script_measures_what_its_job_names(tmp_path):
         },
         data=tmp_path / "data",
         partial=tmp_path / "partial",
-        cache=tmp_path / "cache",
+        spending=tmp_path,
     )
     report = similarity_node(job)
     assert report.n == len((tmp_path / "data" / "similarity.jsonl").read_text().splitlines()) == 3

@@ -80,6 +80,34 @@ def test_a_judging_that_failed_is_taken_up_where_it_stopped(checkout):
     assert CANARY not in failed.output + resumed.output
 
 
+def test_an_edit_of_the_judge_asks_nothing_and_another_version_asks_again(checkout):
+    module = checkout.folder / "workflow/scripts/implicit_tuning/judging/openai.py"
+    cache = checkout.results / "cache/judge"
+
+    def judged():
+        run = checkout.run()
+        assert run.status == 0, run.output
+        return run.jobs["judge"], len(server.requests)
+
+    with JudgeServer() as server:
+        entry = {"kind": "openai", "model": "judge-1", "base_url": server.url}
+        checkout.config["judges"]["served"] = entry
+        checkout.config["judge"] = "served"
+        jobs, calls = judged()
+        assert jobs and calls
+        module.write_text(f"{module.read_text()}\n\nADDED = True\n")
+        assert judged() == (jobs, calls)
+        # Files as releases named them that knew no versions, by a hash.
+        kept = sorted(cache.rglob("served.v1.jsonl"))
+        for number, file in enumerate(kept):
+            file.rename(cache / f"{number:020x}.jsonl")
+        module.write_text(f"{module.read_text()}\n\nADDED_TOO = True\n")
+        assert judged() == (jobs, calls)
+        assert sorted(cache.rglob("served.v1.jsonl")) == kept
+        module.write_text(module.read_text().replace("KIND = {", 'KIND = {"version": 2,', 1))
+        assert judged() == (jobs, 2 * calls)
+
+
 def test_the_command_judges_as_the_workflow_does(finished, tmp_path):
     """With the oracle, whose truths come from the evaluation set that the workflow has built."""
 

@@ -53,11 +53,14 @@ def rephrase_of(job: Job) -> Rephrase | None:
     from implicit_tuning.rewriting.making import make_rewriter
 
     settings = job.settings["rephrase"]
-    rewriter = make_rewriter(settings, job.runtime, job.cache.parents[1] / "spending")
+    rewriter = make_rewriter(settings, job.runtime, job.spending)
     job.facts["rewriter_id"] = rewriter.rewriter_id
 
     def apply(conversations: Conversations) -> Conversations:
-        rephrased, report = rephrase(conversations, rewriter, settings["threshold"], job.cache)
+        assert job.cache is not None  # a node that rephrases has one
+        rephrased, report = rephrase(
+            conversations, rewriter, settings["threshold"], job.cache, job.earlier_caches
+        )
         job.facts["rephrase"] = asdict(report)
         return rephrased
 

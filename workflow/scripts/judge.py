@@ -18,6 +18,7 @@ def judge_node(job: Job) -> dict:
         references=list(read_rows(references_of(job))),
         judge=judge_of(job),
         cache=job.cache,
+        earlier_caches=job.earlier_caches,
         max_failed=job.settings["comparison"]["max_failed"],
         both_orders=job.settings["comparison"]["both_orders"],
         length_control=length_control(job),
@@ -52,7 +53,7 @@ def judge_of(job: Job) -> Judge:
         truths=truths,
         model=lambda: job.read("judge"),
         chat=job.settings.get("chat", {}),
-        spending=job.cache.parents[1] / "spending",  # one for all comparisons of these results
+        spending=job.spending,
     )
     return make_judge(job.settings["judge"], job.runtime, needs)
 

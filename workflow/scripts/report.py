@@ -19,7 +19,7 @@ def report_node(job: Job) -> None:
         job.data,
         nodes,
         Page(**{name: job.read(name) for name in PAGE}),
-        spending=job.cache.parents[1] / "spending",
+        spending=job.spending,
         **job.settings,
     )
 

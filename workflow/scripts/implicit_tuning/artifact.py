@@ -18,7 +18,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,9 @@ class Job:
         upstream: what the job may read, by name; see `read`.
         data: where the job writes its files.
         partial: folder for resumable work, named after the plan key; the job removes it when done.
-        cache: file for answers worth keeping longer than the node, see `Node.cache_identity`.
+        spending: folder of the ledgers of what endpoints cost.
+        cache: file for answers worth keeping longer than the node, see `Node.answers`.
+        earlier_caches: files of earlier releases that may have such answers too.
         facts: counts and the like that belong into the manifest.
     """
 
@@ -171,7 +173,9 @@ class Job:
     upstream: Mapping[str, Mapping]
     data: Path
     partial: Path
-    cache: Path
+    spending: Path
+    cache: Path | None = None
+    earlier_caches: Sequence[Path] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
     def read(self, name: str, file: str | None = None) -> Path:
@@ -215,10 +219,16 @@ def job_spec(paths: NodePaths, node: Node) -> str:
             },
             "folder": str(paths.folder(node)),
             "partial": str(paths.results / "partial" / node.plan_key),
-            "cache": str(paths.results / "cache" / node.stage / f"{node.cache_key}.jsonl"),
+            "cache": _text(paths.answers(node)),
+            "earlier_caches": _text(paths.earlier_answers(node)),
+            "spending": str(paths.spending),
         },
         sort_keys=True,
     )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 @contextlib.contextmanager
@@ -307,7 +317,11 @@ def _built_folder(node: Mapping) -> Iterator[Job]:
             upstream=node["upstream"],
             data=unfinished,
             partial=Path(node["partial"]),
-            cache=Path(node["cache"]),
+            cache=Path(node["cache"]) if node["cache"] else None,
+            earlier_caches=sorted(Path(node["earlier_caches"]).glob("*.jsonl"))
+            if node["earlier_caches"]
+            else (),
+            spending=Path(node["spending"]),
         )
         yield job
         manifest = _manifest(node, code, origins, job)

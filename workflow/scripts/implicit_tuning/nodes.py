@@ -320,6 +320,19 @@ class Source:
     digest: str
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Answers of a judge or rewriter that a job keeps for later jobs, whatever becomes of its node.
+
+    Attributes:
+        place: folders and name of their file below the stage's folder of results/cache/.
+        version: raised by hand where other answers would now be given; in the name of the file.
+    """
+
+    place: tuple[str, ...]
+    version: int
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """One unit of work.
@@ -331,8 +344,7 @@ class Node:
         settings: the node's own slice of the config, plain JSON values.
         upstream: what it reads, by the name under which the code asks for it.
         runtime: values that the job needs and that decide no byte of the result; in no key.
-        cache_identity: JSON value by which the answers that the job may reuse are kept; None keeps
-            them by the plan key.
+        answers: those that its job keeps; None for a job that asks nobody.
     """
 
     stage: str
@@ -341,18 +353,13 @@ class Node:
     settings: Mapping[str, Any]
     upstream: Mapping[str, "Node | Source"]
     runtime: Mapping[str, Any] = field(default_factory=dict)
-    cache_identity: object = None
+    answers: Answers | None = None
 
     def above(self, name: str) -> "Node":
         """The node that it reads under a name; what is read there must not be a source."""
         found = self.upstream[name]
         assert isinstance(found, Node)
         return found
-
-    @property
-    def cache_key(self) -> str:
-        """Name of the file of answers that outlive the node."""
-        return self.plan_key if self.cache_identity is None else short_hash(self.cache_identity)
 
     @cached_property
     def plan_key(self) -> str:
@@ -446,6 +453,25 @@ class NodePaths:
     def weights(self, node: Node) -> Path:
         """The mark that says that a checkpoint still has its weights."""
         return self.folder(node) / WEIGHTS_MARK
+
+    def answers(self, node: Node) -> Path | None:
+        """The file of the answers that a node's job keeps; None for a job that asks nobody."""
+        if node.answers is None:
+            return None
+        *folders, name = node.answers.place
+        file = f"{name}.v{node.answers.version}.jsonl"
+        return self.results.joinpath("cache", node.stage, *folders, file)
+
+    def earlier_answers(self, node: Node) -> Path | None:
+        """The folder whose own files may have answers too: those of the first version were named
+        by the code that asked for them."""
+        first = node.answers is not None and node.answers.version == 1
+        return self.results / "cache" / node.stage if first else None
+
+    @property
+    def spending(self) -> Path:
+        """Folder of the ledgers of what endpoints cost, one for all runs over these results."""
+        return self.results / "cache" / "spending"
 
     def is_built(self, node: Node) -> bool:
         """Whether the node's manifest stands (its files are checked by its readers)."""

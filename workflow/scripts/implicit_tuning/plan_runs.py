@@ -16,7 +16,7 @@ from implicit_tuning.judging.kinds import (
     identity_settings,
     runtime_settings,
 )
-from implicit_tuning.nodes import PACKAGE, Code, Node, Source
+from implicit_tuning.nodes import PACKAGE, Answers, Code, Node, Source
 from implicit_tuning.paper import CHOSEN_EPOCHS
 from implicit_tuning.plan import Plan
 from implicit_tuning.plan_sources import MODEL_LIBRARIES, TRAINING_LIBRARIES, SourcePlanner
@@ -210,12 +210,11 @@ class RunPlanner(SourcePlanner):
         settings = {"judge": identity_settings(judge), "comparison": comparison_settings(judge)}
         if kind.chat:
             settings["chat"] = dict(self.config.chat)
-        # Verdicts are kept by their content: a run that changed, or another way of counting
-        # verdicts, must not pay again for what was judged. Another code of the judge asks anew.
-        asking = Code((f"{PACKAGE}.judging.{judge['kind']}",), kind.libraries)
-        kept_by = [levels, asking.fingerprint]
+        # A run that changed, another way of counting verdicts or an edit of the judge's code must not
+        # pay again for what was judged.
+        kept = Answers(levels, kind.version)
         runtime = runtime_settings(judge)
-        return self.plan.add(Node("judge", levels, code, settings, upstream, runtime, kept_by))
+        return self.plan.add(Node("judge", levels, code, settings, upstream, runtime, kept))
 
     def _judges_own_files(self, judge: Mapping) -> dict[str, Node | Source]:
         kind, files = KINDS[judge["kind"]], {}

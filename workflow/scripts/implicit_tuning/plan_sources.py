@@ -7,7 +7,7 @@ from typing import Any, Literal
 from implicit_tuning.config import Config, ConfigError
 from implicit_tuning.digests import DigestMemory
 from implicit_tuning.lock import lock_name
-from implicit_tuning.nodes import PACKAGE, Code, Node, Source
+from implicit_tuning.nodes import PACKAGE, Answers, Code, Node, Source, short_hash
 from implicit_tuning.pins import Pin
 from implicit_tuning.plan import Plan
 from implicit_tuning.rewriting import kinds as rewriters
@@ -133,19 +133,18 @@ class SourcePlanner:
 
 def _rephrased(node: Node, rewriter: Mapping) -> Node:
     """A format node that also has responses rewritten."""
-    own = Code(
-        (f"{PACKAGE}.rewriting.{rewriter['kind']}",), rewriters.KINDS[rewriter["kind"]].libraries
-    )
-    roots = (*node.code.roots, f"{PACKAGE}.rephrasing", *own.roots)
+    name = rewriter["kind"]
+    kind = rewriters.KINDS[name]
+    roots = (*node.code.roots, f"{PACKAGE}.rephrasing", f"{PACKAGE}.rewriting.{name}")
     settings = rewriters.identity_settings(rewriter)
     # A rewrite is kept by what was asked and who was: not by which responses are given to rewrite.
     kept_by = {key: value for key, value in settings.items() if key not in rewriters.DETECTION}
     return replace(
         node,
-        code=Code(roots, (*node.code.libraries, *own.libraries)),
+        code=Code(roots, (*node.code.libraries, *kind.libraries)),
         settings={**node.settings, "rephrase": settings},
         runtime=rewriters.runtime_settings(rewriter),
-        cache_identity=[kept_by, own.fingerprint],
+        answers=Answers((name, short_hash(kept_by)), kind.version),
     )
 
 

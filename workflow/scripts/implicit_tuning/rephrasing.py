@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from implicit_tuning.answer_cache import question_key
 from implicit_tuning.datasets.rows import Message
 from implicit_tuning.rewriting.cache import RewriteCache
 from implicit_tuning.rewriting.rewriter import Exchange, Rewriter
@@ -66,7 +67,11 @@ class Restating:
 
 
 def rephrase(
-    conversations: Mapping[int, list[Message]], rewriter: Rewriter, threshold: float, cache: Path
+    conversations: Mapping[int, list[Message]],
+    rewriter: Rewriter,
+    threshold: float,
+    cache: Path,
+    earlier_caches: Sequence[Path] = (),
 ) -> tuple[dict[int, list[Message]], RephraseReport]:
     """Returns the conversations with new responses in place of those that restate.
 
@@ -75,12 +80,14 @@ def rephrase(
         rewriter: is asked once for each different exchange that is not in the cache.
         threshold: see `restates`.
         cache: file of rewrites; each is kept there as soon as it is made.
+        earlier_caches: files from which rewrites are carried over to it.
 
     Raises:
         RewritingFailed: a response has no rewrite in the end; the others are in the cache.
     """
     found = find_restating(conversations, threshold)
-    rewrites = _rewrites([restating.exchange for restating in found], rewriter, cache)
+    exchanges = [restating.exchange for restating in found]
+    rewrites = _rewrites(exchanges, rewriter, RewriteCache(cache, earlier_caches))
     rephrased = {row: list(messages) for row, messages in conversations.items()}
     for restating in found:
         message = rephrased[restating.row][restating.turn]
@@ -128,17 +135,18 @@ def _first_sentence(text: str) -> str:
     return _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
 
 
-def _rewrites(exchanges: Sequence[Exchange], rewriter: Rewriter, path: Path) -> dict[Exchange, str]:
-    cache = RewriteCache(path, rewriter.rewriter_id)
-    different = list(dict.fromkeys(exchanges))
-    missing = [exchange for exchange in different if cache.get(exchange) is None]
+def _rewrites(
+    exchanges: Sequence[Exchange], rewriter: Rewriter, cache: RewriteCache
+) -> dict[Exchange, str]:
+    keys = {exchange: question_key(rewriter.rewriter_id, exchange) for exchange in exchanges}
+    missing = [exchange for exchange, key in keys.items() if cache.get(key) is None]
     logger.info(
         "%d responses restate their instruction; %d of them are to be rewritten, %d have been",
-        *(len(exchanges), len(missing), len(different) - len(missing)),
+        *(len(exchanges), len(missing), len(keys) - len(missing)),
     )
     for position, text in rewriter.rewrite(missing):
-        cache.add(missing[position], text)
-    found = {exchange: cache.get(exchange) for exchange in different}
+        cache.add({keys[missing[position]]: text})
+    found = {exchange: cache.get(key) for exchange, key in keys.items()}
     return {exchange: text for exchange, text in found.items() if text is not None}
 
 

@@ -48,9 +48,9 @@ def calls_of(waiting: Iterable[Node], workload: Workload, paths: NodePaths) -> l
     files: set[Path] = set()
     for node in waiting:
         who = endpoint_of(node)
-        file = paths.results / "cache" / node.stage / f"{node.cache_key}.jsonl"
+        file = paths.answers(node)
         # Two ways to format a data set share their rewrites.
-        if who is not None and file not in files:
+        if who is not None and file is not None and file not in files:
             files.add(file)
             asking = (_judging if node.stage == "judge" else _rewriting)(node, workload)
             _add(found.setdefault(who, Calls(who)), asking, node, file)

@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from implicit_tuning.answer_cache import question_key
 from implicit_tuning.judging.annotations import Pass, annotate, number, summarise_rows, win_rate
-from implicit_tuning.judging.cache import VerdictCache, entry_key
+from implicit_tuning.judging.cache import VerdictCache
 from implicit_tuning.judging.judge import Judge, JudgingFailed, Pair, Verdict, verdicts_of
 from implicit_tuning.judging.length_control import LengthControl, length_controlled_fields
 from implicit_tuning.judging.rows import check_outputs
@@ -63,11 +64,13 @@ def compare(
     max_failed: int = 0,
     both_orders: bool = False,
     length_control: LengthControl | None = None,
+    earlier_caches: Sequence[Path] = (),
 ) -> Comparison:
     """Judges each output against the reference output for the same instruction.
 
     Both sides are AlpacaEval rows (`instruction`, `output`, `generator`, optionally `index`) in the
-    same order. `cache` is the file of this comparison's verdicts. A judge that streams is given all
+    same order. `cache` is the file of this comparison's verdicts; what `earlier_caches` have of them is
+    carried over to it. A judge that streams is given all
     pairs at once, and each verdict is in the file as soon as it is there; another one is given
     `chunk_size` pairs at a time, so that a fault loses at most one chunk. With `both_orders` each pair
     is judged twice, the second time with the outputs' places exchanged, and the preferences averaged;
@@ -77,7 +80,7 @@ def compare(
     JudgingFailed when more than `max_failed` pairs stay without a verdict.
     """
     check_outputs(outputs, references)
-    verdicts = VerdictCache(cache)
+    verdicts = VerdictCache(cache, earlier_caches)
     passes = [_judge_once(outputs, references, judge, verdicts, chunk_size)]
     if both_orders or getattr(judge, "both_orders", False):
         # AlpacaEval draws a pair's order from its instruction: exchanged roles are the other order.
@@ -137,11 +140,11 @@ class _Router:
     def complete(self, prompts: Sequence[str]) -> dict[str, list[float]]:
         """AlpacaEval's `fn_completions`: a preference a prompt, NaN where there is none."""
         pairs = [self._pair(prompt) for prompt in prompts]
-        keys = [entry_key(self.judge_id, pair) for pair in pairs]
+        keys = [question_key(self.judge_id, pair) for pair in pairs]
         wanted = [p for p, key in zip(pairs, keys, strict=True) if not self._cache.get(key)]
         new = {}
         for pair, verdict in verdicts_of(self._judge, wanted):
-            key = entry_key(self.judge_id, pair)
+            key = question_key(self.judge_id, pair)
             new[key] = verdict
             self._cache.add({key: verdict})
         verdicts = [new.get(key) or self._kept(key) for key in keys]

@@ -41,7 +41,8 @@ def calibrate_files(
         ValueError: the judge knows the truth; nothing can calibrate it.
         JudgingFailed: as `alpaca.compare`.
     """
-    if KINDS[node.settings["judge"]["kind"]].truth:
+    kind = KINDS[node.settings["judge"]["kind"]]
+    if kind.truth:
         raise ValueError(
             f"judges.{judge_name} is right by construction about the organism's instructions, and "
             "knows no others: calibrate another judge"
@@ -54,11 +55,13 @@ def calibrate_files(
         f"{len(yardstick.pairs)} pairs of {yardstick.name}, each judged "
         f"{'once' if passes == 1 else 'twice'} by {judge.judge_id}, unless that is known already"
     )
-    cache = paths.results / "cache" / "calibration" / f"{judge.judge_id}.jsonl"
+    kept = paths.results / "cache" / "calibration"
     ask = partial(
         compare,
         judge=judge,
-        cache=cache,
+        cache=kept / f"{judge.judge_id}.v{kind.version}.jsonl",
+        # Where the first version was kept before files were named by versions.
+        earlier_caches=[kept / f"{judge.judge_id}.jsonl"] if kind.version == 1 else [],
         max_failed=node.settings["comparison"]["max_failed"],
         both_orders=node.settings["comparison"]["both_orders"],
     )

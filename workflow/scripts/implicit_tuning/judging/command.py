@@ -107,7 +107,7 @@ def judge_of(node: Node, paths: NodePaths) -> Judge:
         truths=truths,
         model=lambda: _built(node.upstream["judge"], paths),
         chat=node.settings.get("chat", {}),
-        spending=paths.results / "cache" / "spending",
+        spending=paths.spending,
     )
     return make_judge(node.settings["judge"], node.runtime, needs)
 

@@ -35,6 +35,8 @@ class Kind:
     and may be left out.
 
     Attributes:
+        version: raise it by hand when the same judge would now give other verdicts about the same
+            pair: verdicts of other versions are kept, but not used.
         required: keys of its config entry that decide verdicts and have no default.
         decides: further keys that decide verdicts, with their defaults; null is none.
         runtime: keys that decide no verdict, with their defaults: speed, patience, money, address.
@@ -46,6 +48,7 @@ class Kind:
         own_model: whether it runs a model of its own, from a folder (`path`) or the hub (`hub`).
     """
 
+    version: int = 1
     required: tuple[str, ...] = ()
     decides: Mapping[str, Any] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)

@@ -20,6 +20,8 @@ class Kind:
     """One kind of rewriter.
 
     Attributes:
+        version: raise it by hand when the same rewriter would now rewrite the same response in other
+            words: rewrites of other versions are kept, but not used.
         required: keys of its config entry that decide rewrites and have no default.
         decides: further keys that decide rewrites, with their defaults.
         runtime: keys that decide no rewrite, with their defaults: speed, patience, money, address.
@@ -27,6 +29,7 @@ class Kind:
         libraries: distributions whose versions decide rewrites.
     """
 
+    version: int = 1
     required: tuple[str, ...] = ()
     decides: Mapping[str, Any] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
