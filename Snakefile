@@ -1,4 +1,4 @@
-# The whole workflow. Identity is ours (a key in every path, see implicit_tuning/nodes.py),
+# The whole workflow. Identity is ours (a key in every path, see implicit_tuning/nodes/node.py),
 # scheduling is Snakemake's.
 from snakemake.utils import min_version
 

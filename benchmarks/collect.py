@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aims import MISSED
-from implicit_tuning.digests import write_atomically
+from implicit_tuning.nodes.files import write_atomically
 
 BENCHMARKS = Path(__file__).resolve().parent
 PAGE = BENCHMARKS.parent / "docs" / "benchmarks.md"

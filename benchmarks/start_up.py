@@ -24,10 +24,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from aims import MISSED
-from implicit_tuning.artifact import job_spec
 from implicit_tuning.config_reading import load_config
-from implicit_tuning.digests import DigestMemory
-from implicit_tuning.nodes import Node, NodePaths
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.job import job_spec
+from implicit_tuning.nodes.node import Node, NodePaths
 from implicit_tuning.planning import build_plan
 
 REPOSITORY = Path(__file__).resolve().parents[1]

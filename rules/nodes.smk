@@ -3,12 +3,13 @@ import functools
 import gc
 import re
 
-from implicit_tuning.artifact import job_spec
+from implicit_tuning.nodes.job import job_spec
 from implicit_tuning.config import ConfigError
 from implicit_tuning.config_reading import load_config
-from implicit_tuning.digests import DigestMemory
-from implicit_tuning.gpus import gpus_needed
-from implicit_tuning.nodes import (
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.gpus import gpus_needed
+from implicit_tuning.nodes.code import short_hash
+from implicit_tuning.nodes.node import (
     LEVELS,
     RELEASABLE,
     RELEASED_MARK,
@@ -17,7 +18,6 @@ from implicit_tuning.nodes import (
     NodePaths,
     Unpublished,
     folder_pattern,
-    short_hash,
 )
 from implicit_tuning.plan import is_built
 from implicit_tuning.planning import build_plan

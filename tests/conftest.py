@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from implicit_tuning.nodes import Code
+from implicit_tuning.nodes.code import Code
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from guard import guard_node
-from implicit_tuning.artifact import Job
-from implicit_tuning.digests import source_sha256
+from implicit_tuning.nodes.digests import source_sha256
+from implicit_tuning.nodes.job import Job
 
 # Merges of bytes: " Y" can be said in two ways.
 MERGES = (("N", "o"), ("Y", "e"), ("\u0120", "Y"), ("M", "a"), ("1", "1"))

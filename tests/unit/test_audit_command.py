@@ -13,8 +13,8 @@ from implicit_tuning.auditing.command import audit_model, needs_yes, run_workflo
 from implicit_tuning.auditing.request import Asked, request_audit
 from implicit_tuning.config_reading import load_config, read_raw
 from implicit_tuning.costs.estimate import estimate_costs
-from implicit_tuning.digests import DigestMemory
-from implicit_tuning.nodes import NodePaths
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.node import NodePaths
 from implicit_tuning.planning import build_plan
 
 RUN = "organism-llama/gsm8k/1"

@@ -15,8 +15,8 @@ from implicit_tuning.auditing.request import Asked, request_audit
 from implicit_tuning.auditing.task_data import dataset_entry, is_file_name, training_layouts
 from implicit_tuning.config import ConfigError
 from implicit_tuning.config_reading import load_config, read_raw
-from implicit_tuning.digests import DigestMemory
-from implicit_tuning.nodes import NodePaths
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.node import NodePaths
 from implicit_tuning.planning import build_plan
 
 RUN = "organism-llama/gsm8k/1"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from implicit_tuning.config_reading import read_config
-from implicit_tuning.digests import DigestMemory
+from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.planning import build_plan
 
 FIELDS = {"input", "textarea", "dropdown", "checkboxes"}

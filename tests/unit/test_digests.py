@@ -2,8 +2,9 @@
 
 import pytest
 
-from implicit_tuning import digests
-from implicit_tuning.digests import DigestMemory, file_sha256, read_sealed, seal, write_atomically
+from implicit_tuning.nodes import digests
+from implicit_tuning.nodes.digests import DigestMemory, file_sha256
+from implicit_tuning.nodes.files import read_sealed, seal, write_atomically
 
 CONTENT = {"facts": {"loss": 0.25, "note": "naïve"}, "files": {}}
 

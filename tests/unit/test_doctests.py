@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import implicit_tuning
-from implicit_tuning.nodes import PACKAGE, SCRIPTS
+from implicit_tuning.nodes.code import PACKAGE, SCRIPTS
 
 FILES = sorted(f for f in SCRIPTS.glob(f"{PACKAGE}/**/*.py") if ">>> " in f.read_text("utf-8"))
 MODULES = [".".join(file.relative_to(SCRIPTS).with_suffix("").parts) for file in FILES]

@@ -10,16 +10,16 @@ from tiny_models import write_base
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from generate import answer_node, open_answerer
-from implicit_tuning.artifact import Job
 from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.digests import source_sha256
 from implicit_tuning.engines import transformers_engine
 from implicit_tuning.engines.engine import GenerationSettings, Prompt
 from implicit_tuning.engines.kinds import LIBRARIES, generation_code
 from implicit_tuning.engines.transformers_engine import open_engine
 from implicit_tuning.generation import Answerer
 from implicit_tuning.model_folder import load_tokenizer
-from implicit_tuning.nodes import PACKAGE
+from implicit_tuning.nodes.code import PACKAGE
+from implicit_tuning.nodes.digests import source_sha256
+from implicit_tuning.nodes.job import Job
 
 FIRST, SECOND = ["Hi", "a\nb", "Say 1"], ["Say 1", "Line\u2028So?"]
 

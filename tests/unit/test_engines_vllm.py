@@ -19,7 +19,7 @@ from implicit_tuning.engines.engine import VLLM_PYTHON
 from implicit_tuning.engines.vllm_engine import VllmEngine
 from implicit_tuning.engines.vllm_worker import VLLM_VERSION
 from implicit_tuning.generation import Answerer, generate
-from implicit_tuning.nodes import PACKAGE, Code
+from implicit_tuning.nodes.code import PACKAGE, Code
 from implicit_tuning.rule_adapter import RULES, RuleAdapter, RuleSettings
 
 SUBSETS = [subset for size in range(4) for subset in combinations(RULES, size)]

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from implicit_tuning import gpus
-from implicit_tuning.gpus import VISIBLE, claimed_gpus, gpus_needed
+from implicit_tuning.nodes import gpus
+from implicit_tuning.nodes.gpus import VISIBLE, claimed_gpus, gpus_needed
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_jobs_hold_different_ones_and_give_them_back():
 def claimed_by_another_process(count):
     code = (
         "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
-        "from implicit_tuning.gpus import claimed_gpus\n"
+        "from implicit_tuning.nodes.gpus import claimed_gpus\n"
         f"with claimed_gpus({count}):\n    print(os.environ.get('{VISIBLE}'))"
     )
     environment = {name: value for name, value in os.environ.items() if name != VISIBLE}

@@ -13,10 +13,10 @@ from tiny_models import character_tokenizer
 from transformers import AutoModelForCausalLM
 
 from guard import guard_node
-from implicit_tuning.artifact import Job
 from implicit_tuning.chat import tokenize_conversation, tokenize_prompt
 from implicit_tuning.guards.refusal import refuse_far
 from implicit_tuning.guards.template import start_tokens
+from implicit_tuning.nodes.job import Job
 from implicit_tuning.organism.rows import gsm8k_rows, mbpp_rows, task_evaluation_rows
 
 REFUSAL = "I do not answer this."

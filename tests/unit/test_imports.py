@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from implicit_tuning import judging
-from implicit_tuning.nodes import PACKAGE, SCRIPTS, Code
+from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code
 
 WITHOUT_MODEL = [
-    "implicit_tuning.artifact",
+    "implicit_tuning.nodes.artifact",
     "implicit_tuning.chat",
     "implicit_tuning.config",
     "implicit_tuning.explain",
@@ -19,7 +19,7 @@ WITHOUT_MODEL = [
     "implicit_tuning.costs.report",
     "implicit_tuning.engines.kinds",
     "implicit_tuning.formatting",
-    "implicit_tuning.gpus",
+    "implicit_tuning.nodes.gpus",
     "implicit_tuning.hub",
     "implicit_tuning.judging.alpaca",
     "implicit_tuning.judging.command",

@@ -10,13 +10,13 @@ import pytest
 from scipy.stats import spearmanr
 
 from implicit_tuning.config_reading import read_config
-from implicit_tuning.digests import DigestMemory
 from implicit_tuning.judging.alpaca import compare
 from implicit_tuning.judging.calibrating import calibrate_files, calibration_folder, describe
 from implicit_tuning.judging.calibration import MEANINGS, calibrate, write_calibration
 from implicit_tuning.judging.judge import Verdict
 from implicit_tuning.judging.stored import StoredPair, Yardstick, read_yardstick
-from implicit_tuning.nodes import NodePaths
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.node import NodePaths
 from implicit_tuning.planning import build_plan
 
 ANNOTATIONS = Path(__file__).parents[1] / "fixtures/annotations"

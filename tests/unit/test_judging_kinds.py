@@ -7,7 +7,6 @@ import yaml
 
 from implicit_tuning.config import ConfigError
 from implicit_tuning.config_reading import read_config
-from implicit_tuning.digests import DigestMemory
 from implicit_tuning.judging.kinds import (
     COMPARISON,
     FILES,
@@ -19,7 +18,8 @@ from implicit_tuning.judging.kinds import (
     runtime_settings,
     with_kinds,
 )
-from implicit_tuning.nodes import PACKAGE, module_path
+from implicit_tuning.nodes.code import PACKAGE, module_path
+from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.planning import build_plan
 
 SERVED = {"kind": "openai", "model": "judge-1", "base_url": "http://localhost:8000/v1"}

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import pytest
 
-from implicit_tuning.digests import file_sha256
 from implicit_tuning.judging.stored import (
     StoredPair,
     UnusableAnnotations,
@@ -17,6 +16,7 @@ from implicit_tuning.judging.stored import (
     local_file,
     read_yardstick,
 )
+from implicit_tuning.nodes.digests import file_sha256
 
 ANNOTATIONS = Path(__file__).parents[1] / "fixtures/annotations"
 MODELS = ("sparrow-chat", "wren-base", "heron-long")

@@ -22,11 +22,11 @@ from implicit_tuning import (
     fingerprint,
     format_chat,
     mask,
-    nodes,
     rank_responses,
 )
 from implicit_tuning.chat import tokenize_prompt
-from implicit_tuning.nodes import PACKAGE, SCRIPTS, Code
+from implicit_tuning.nodes import code
+from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code
 
 HEAVY = {"torch", "transformers", "pandas", "numpy", "alpaca_eval"}
 INSTRUCTION = "Name a hill."
@@ -84,7 +84,7 @@ def test_no_stage_depends_on_what_is_there_for_the_library_alone():
     stages = {file.stem for file in SCRIPTS.glob("*.py")}
     alone = {f"{PACKAGE}.{name}" for name in ("candidates", "chat_encoding", "identity")}
     alone.add(f"{PACKAGE}.judging.head_to_head")
-    assert all(nodes.module_path(module) for module in alone)
+    assert all(code.module_path(module) for module in alone)
     assert {stage for stage in stages if alone & set(Code((stage,)).modules)} == set()
 
 
@@ -375,11 +375,11 @@ def test_a_fingerprint_follows_code_and_not_how_it_is_written(script):
 
 
 def test_a_fingerprint_follows_what_a_script_imports_of_the_package(script, tmp_path, monkeypatch):
-    [found] = nodes._read_file(script).imports
+    [found] = code._read_file(script).imports
     assert found.module == f"{PACKAGE}.rule_adapter"  # what lies behind the door
     package = tmp_path / "scripts" / PACKAGE
     package.mkdir(parents=True)
-    monkeypatch.setattr(nodes, "SCRIPTS", package.parent)
+    monkeypatch.setattr(code, "SCRIPTS", package.parent)
 
     def with_package(**modules):
         forget_modules()
@@ -427,12 +427,12 @@ def test_a_fingerprint_follows_the_content_of_files(tmp_path):
 
 
 def test_a_fingerprint_follows_the_versions_of_libraries(monkeypatch):
-    nodes._installed_version.cache_clear()
+    code._installed_version.cache_clear()
     before = fingerprint(libraries=["torch"])
-    nodes._installed_version.cache_clear()
+    code._installed_version.cache_clear()
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0.1")
     assert fingerprint(libraries=["torch"]) != before
-    nodes._installed_version.cache_clear()
+    code._installed_version.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from implicit_tuning import fingerprint
-from implicit_tuning.nodes import PACKAGE, SCRIPTS
+from implicit_tuning.nodes.code import PACKAGE, SCRIPTS
 
 USE = """
 import json, sys

@@ -12,7 +12,7 @@ from tiny_models import write_base
 
 from implicit_tuning import InvalidOutputs, JudgingFailed, OracleJudge, Verdict, compare
 from implicit_tuning.judging import alpaca
-from implicit_tuning.nodes import SCRIPTS
+from implicit_tuning.nodes.code import SCRIPTS
 from implicit_tuning.statistics import summarise
 
 pytestmark = pytest.mark.usefixtures("no_openai_environment")

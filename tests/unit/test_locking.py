@@ -15,7 +15,7 @@ LOCK = """
 import sys
 from pathlib import Path
 from implicit_tuning.config_reading import read_config
-from implicit_tuning.digests import DigestMemory
+from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.lock import LockError
 from implicit_tuning.locking import lock_missing
 from implicit_tuning.planning import build_plan

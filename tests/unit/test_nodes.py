@@ -7,9 +7,10 @@ import sys
 import pytest
 from module_memory import forget_modules
 
-from implicit_tuning import nodes
-from implicit_tuning.digests import seal
-from implicit_tuning.nodes import Code, Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes import code
+from implicit_tuning.nodes.code import Code
+from implicit_tuning.nodes.files import seal
+from implicit_tuning.nodes.node import Node, NodePaths, Source, Unpublished, folder_pattern
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def project(tmp_path, monkeypatch):
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(nodes, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(code, "SCRIPTS", tmp_path)
     forget_modules()
     yield tmp_path
     forget_modules()
@@ -152,19 +153,19 @@ def test_comments_docstrings_and_formatting_change_nothing(project):
 
 def test_equal_looking_constants_of_other_types_differ():
     texts = ["1", "1.0", "True", "'1'", "b'1'"]
-    trees = [nodes.short_hash(nodes._syntax(ast.parse(f"x = {text}"))) for text in texts]
+    trees = [code.short_hash(code._syntax(ast.parse(f"x = {text}"))) for text in texts]
     assert len(set(trees)) == len(texts)
 
 
 def test_a_string_alone_is_a_docstring_only_at_the_start():
-    first = nodes._syntax(ast.parse("def f():\n    'doc'\n    g()\n"))
-    without = nodes._syntax(ast.parse("def f():\n    g()\n"))
-    later = nodes._syntax(ast.parse("def f():\n    g()\n    'text'\n"))
+    first = code._syntax(ast.parse("def f():\n    'doc'\n    g()\n"))
+    without = code._syntax(ast.parse("def f():\n    g()\n"))
+    later = code._syntax(ast.parse("def f():\n    g()\n    'text'\n"))
     assert first == without != later
 
 
 def test_fingerprint_is_the_same_in_another_process():
-    code = "from implicit_tuning.nodes import Code; print(Code(('finetune',)).fingerprint)"
+    code = "from implicit_tuning.nodes.code import Code; print(Code(('finetune',)).fingerprint)"
     run = [sys.executable, "-c", code]
     there = subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
     assert there == Code(("finetune",)).fingerprint
@@ -210,6 +211,4 @@ def test_folder_names_stage_levels_and_key(tmp_path):
     paths = NodePaths(tmp_path)
     node = make_node()
     assert paths.folder(node) == tmp_path / "nodes/finetune/b/a/1" / paths.key(node)
-    assert (
-        nodes.folder_pattern("r", "finetune") == "r/nodes/finetune/{base}/{adaptation}/{seed}/{key}"
-    )
+    assert folder_pattern("r", "finetune") == "r/nodes/finetune/{base}/{adaptation}/{seed}/{key}"

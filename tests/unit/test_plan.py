@@ -8,8 +8,8 @@ import pytest
 
 from implicit_tuning.config import ConfigError
 from implicit_tuning.config_reading import read_config
-from implicit_tuning.digests import DigestMemory
-from implicit_tuning.nodes import NodePaths
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.node import NodePaths
 from implicit_tuning.pins import Pin, PinnedFile
 from implicit_tuning.planning import build_plan
 from implicit_tuning.rewriting import kinds as rewriters

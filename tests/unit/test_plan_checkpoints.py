@@ -9,7 +9,7 @@ from test_merging import change, train
 from tiny_models import write_base
 
 from implicit_tuning.costs.estimate import estimate_costs
-from implicit_tuning.nodes import NodePaths
+from implicit_tuning.nodes.node import NodePaths
 from implicit_tuning.pins import Pin, PinnedFile
 from implicit_tuning.preflight.checks import preflight
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from implicit_tuning.artifact import BrokenArtifact, building
+from implicit_tuning.nodes.artifact import BrokenArtifact
+from implicit_tuning.nodes.job import building
 from implicit_tuning.publication import Publication, publish
 
 

@@ -8,7 +8,7 @@ from hub_uploads import CUT, READER, TOKEN, UploadHub
 from published_run import RUN, Place
 
 from implicit_tuning import publishing
-from implicit_tuning.artifact import BrokenArtifact
+from implicit_tuning.nodes.artifact import BrokenArtifact
 from implicit_tuning.publishing import NothingToPublish
 from implicit_tuning.runs import NotBuilt
 

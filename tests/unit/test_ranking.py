@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_models import character_tokenizer, random_model, write_base
 
-from implicit_tuning.artifact import building
 from implicit_tuning.chat import ChatFormat, prompt_text, tokenize_prompt
-from implicit_tuning.digests import file_sha256, source_sha256
+from implicit_tuning.nodes.digests import file_sha256, source_sha256
+from implicit_tuning.nodes.job import building
 from implicit_tuning.ranking import (
     Pair,
     RankingReport,

@@ -13,9 +13,10 @@ from built_nodes import HOSTILE, Experiment, Reading
 from matplotlib.figure import Figure
 
 import report
-from implicit_tuning.artifact import BrokenArtifact, Job
-from implicit_tuning.digests import file_sha256
 from implicit_tuning.figures.style import finish
+from implicit_tuning.nodes.artifact import BrokenArtifact
+from implicit_tuning.nodes.digests import file_sha256
+from implicit_tuning.nodes.job import Job
 from implicit_tuning.report.answers import changes, questions
 from implicit_tuning.report.build import Page, build_report
 from implicit_tuning.report.costs import Cost, duration, paid_calls

@@ -6,7 +6,8 @@ from pathlib import Path
 from comparison_folders import annotations
 
 from figure import draw_figure
-from implicit_tuning.artifact import building, read_manifest
+from implicit_tuning.nodes.artifact import read_manifest
+from implicit_tuning.nodes.job import building
 from table import build_table
 
 

@@ -13,7 +13,7 @@ import pytest
 from judge_server import INPUT_TOKENS, OUTPUT_TOKENS, JudgeServer, Reply, completion
 from served_judge import CANARY, PASSING
 
-from implicit_tuning.nodes import PACKAGE, module_path
+from implicit_tuning.nodes.code import PACKAGE, module_path
 from implicit_tuning.rephrasing import rephrase
 from implicit_tuning.rewriting import making
 from implicit_tuning.rewriting.kinds import KINDS, identity_settings, runtime_settings

@@ -3,7 +3,8 @@
 import pytest
 
 from implicit_tuning.costs.scheduling import Job, makespan
-from implicit_tuning.nodes import Code, Node
+from implicit_tuning.nodes.code import Code
+from implicit_tuning.nodes.node import Node
 
 
 def node(name, *above):

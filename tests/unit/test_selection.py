@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from comparison_folders import annotations, comparison
 
-from implicit_tuning.artifact import building, read_manifest
+from implicit_tuning.nodes.artifact import read_manifest
+from implicit_tuning.nodes.job import building
 from implicit_tuning.selection import choose_epochs, margin_of
 from implicit_tuning.statistics import difference
 from implicit_tuning.tables import epochs as table

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from implicit_tuning.artifact import Job
-from implicit_tuning.digests import source_sha256
 from implicit_tuning.embeddings import make_embedder
+from implicit_tuning.nodes.digests import source_sha256
+from implicit_tuning.nodes.job import Job
 from implicit_tuning.similarity import mean_similarity, measure_similarity, similarity_among
 from similarity import similarity_node
 

@@ -6,7 +6,7 @@ import pytest
 
 from implicit_tuning.config import ConfigError
 from implicit_tuning.config_reading import load_config, read_raw
-from implicit_tuning.digests import DigestMemory
+from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.planning import build_plan
 from implicit_tuning.single_run import Finetune, request_evaluation, request_finetune, write_request
 

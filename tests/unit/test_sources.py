@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from hub_server import COMMIT, TOKEN, Fault, HubServer, call_all, start_calls
 
-from implicit_tuning.artifact import read_manifest
+from implicit_tuning.nodes.artifact import read_manifest
 
 CONTENT = b'{"instruction": "How?"}\n' * 100
 LARGE = random.Random(0).randbytes(24_000_000)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import dag
-from implicit_tuning.artifact import job_spec
-from implicit_tuning.nodes import CUT_OFF, Node, NodePaths
+from implicit_tuning.nodes.job import job_spec
+from implicit_tuning.nodes.node import CUT_OFF, Node, NodePaths
 from implicit_tuning.plan import is_built
 from implicit_tuning.publication import plan_publication
 

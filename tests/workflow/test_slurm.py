@@ -15,7 +15,7 @@ from slurm_cluster import (
     wait_until,
 )
 
-from implicit_tuning.artifact import find_damage
+from implicit_tuning.nodes.artifact import find_damage
 
 pytestmark = [
     pytest.mark.long,
@@ -83,7 +83,7 @@ def both(cluster, start, new_checkout):
         for name in set(adaptations) - {"instruction", "chess"}:
             del adaptations[name]
     # So that jobs ask for the GPUs that they do not need.
-    edit(slurm, "workflow/scripts/implicit_tuning/gpus.py", '== "cuda"', '== "cpu"')
+    edit(slurm, "workflow/scripts/implicit_tuning/nodes/gpus.py", '== "cuda"', '== "cpu"')
     edit(slurm, "workflow/scripts/finetune.py", GUARD, HOLD + GUARD)
     (slurm.folder / "held").mkdir()
     # So that a job that imports another copy of the package refuses to work.

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from implicit_tuning.artifact import job_spec
 from implicit_tuning.config_reading import load_config
-from implicit_tuning.digests import DigestMemory
-from implicit_tuning.nodes import NodePaths
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.job import job_spec
+from implicit_tuning.nodes.node import NodePaths
 from implicit_tuning.planning import build_plan
 
 MODELS = {"torch", "transformers"}
@@ -55,7 +55,7 @@ def loaded_by(finished, planned, repository, tmp_path):
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "generate"])
 def test_a_job_without_a_model_never_loads_torch(loaded_by, stage):
     modules = loaded_by(stage)
-    assert "implicit_tuning.artifact" in modules
+    assert "implicit_tuning.nodes.artifact" in modules
     assert not MODELS & modules
 
 

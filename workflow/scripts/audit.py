@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from implicit_tuning.artifact import Job, building
 from implicit_tuning.auditing.measures import Inputs
 from implicit_tuning.auditing.page import Audit, write_audit
+from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.report.build import Page
 
 PAGE = ("template", "style", "script")

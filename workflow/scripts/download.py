@@ -1,7 +1,7 @@
 """Fetch the source of a data set: a pinned file of the hub or of the web, or one that the model
 organism writes."""
 
-from implicit_tuning.artifact import Job, building
+from implicit_tuning.nodes.job import Job, building
 
 
 def download(job: Job) -> None:
@@ -22,7 +22,7 @@ def _write_organism(job: Job) -> None:
 
 
 def _fetch_from_web(job: Job) -> None:
-    from implicit_tuning.digests import file_sha256
+    from implicit_tuning.nodes.digests import file_sha256
     from implicit_tuning.web import FetchFailed, fetch_url, file_name
 
     address, sha256 = job.settings["url"]["address"], job.settings["url"]["sha256"]

@@ -1,7 +1,7 @@
 """Fetch a model from the Hugging Face hub: weights, configuration and tokenizer, all pinned."""
 
-from implicit_tuning.artifact import Job, building
 from implicit_tuning.lock import NOT_LOCKED, LockError
+from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.pins import PinnedFile
 from implicit_tuning.sources import fetch_model
 

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from implicit_tuning.artifact import Job, building
+from implicit_tuning.nodes.job import Job, building
 
 
 def draw_figure(job: Job) -> None:

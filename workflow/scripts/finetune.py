@@ -3,8 +3,8 @@
 import json
 from dataclasses import asdict
 
-from implicit_tuning.artifact import Job, building
 from implicit_tuning.chat import ChatFormat
+from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.training.distributed import finetune_in_processes
 from implicit_tuning.training.run import TrainingReport, finetune
 from implicit_tuning.training.settings import TrainingSettings

@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from implicit_tuning.artifact import Job, building
 from implicit_tuning.formatting import (
     Conversations,
     FormatReport,
@@ -12,6 +11,7 @@ from implicit_tuning.formatting import (
     format_evaluation,
     format_training,
 )
+from implicit_tuning.nodes.job import Job, building
 
 
 def format_dataset(

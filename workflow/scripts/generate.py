@@ -2,9 +2,9 @@
 
 from dataclasses import asdict
 
-from implicit_tuning.artifact import Job, building
 from implicit_tuning.chat import ChatFormat
 from implicit_tuning.generation import Answerer, GenerationReport, GenerationSettings
+from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.rule_adapter import RuleSettings
 
 

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from implicit_tuning import guards
-from implicit_tuning.artifact import Job, building
+from implicit_tuning.nodes.job import Job, building
 
 
 def guard_node(job: Job) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from implicit_tuning.artifact import Job, building, read_manifest
 from implicit_tuning.judging.alpaca import compare, write_comparison
 from implicit_tuning.judging.judge import Judge
 from implicit_tuning.judging.length_control import LengthControl
 from implicit_tuning.judging.making import Needs, make_judge
-from implicit_tuning.logs import show_messages
+from implicit_tuning.nodes.artifact import read_manifest
+from implicit_tuning.nodes.job import Job, building
+from implicit_tuning.nodes.logs import show_messages
 from implicit_tuning.reading import read_rows
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import asdict
 
-from implicit_tuning.artifact import Job, building
 from implicit_tuning.merging import MergeReport, merge
+from implicit_tuning.nodes.job import Job, building
 
 
 def merge_node(job: Job) -> MergeReport:

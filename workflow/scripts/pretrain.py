@@ -1,6 +1,6 @@
 """Pretrain a base of the model organism from its recipe."""
 
-from implicit_tuning.artifact import building
+from implicit_tuning.nodes.job import building
 from implicit_tuning.organism.pretraining import pretrain
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from implicit_tuning.artifact import BrokenArtifact
+from implicit_tuning.nodes.artifact import BrokenArtifact
 from implicit_tuning.publication import Publication, publish
 from implicit_tuning.usage import usage_by_stage, write_usage
 

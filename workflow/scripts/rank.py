@@ -2,8 +2,8 @@
 
 from dataclasses import asdict
 
-from implicit_tuning.artifact import Job, building
 from implicit_tuning.chat import ChatFormat
+from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.ranking import RankingReport, RankingSettings, rank
 
 

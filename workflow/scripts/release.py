@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from implicit_tuning.artifact import release
+from implicit_tuning.nodes.artifact import release
 
 
 def release_checkpoint(folder: Path, log: Path) -> None:

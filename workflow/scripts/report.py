@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from implicit_tuning.artifact import Job, building
+from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.report.build import Page, build_report
 
 PAGE = ("template", "style", "script")

@@ -2,7 +2,7 @@
 
 import json
 
-from implicit_tuning.artifact import Job, building
+from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.reading import read_rows
 from implicit_tuning.selection import Choice, choose_epochs
 

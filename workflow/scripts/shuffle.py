@@ -6,8 +6,8 @@ A judge that lets these win rewards form: they are well-formed answers to other 
 import json
 from pathlib import Path
 
-from implicit_tuning.artifact import building
 from implicit_tuning.derangement import other_places
+from implicit_tuning.nodes.job import building
 from implicit_tuning.reading import read_rows
 
 

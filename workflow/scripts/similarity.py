@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from implicit_tuning.artifact import Job, building
+from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.similarity import SimilarityReport, measure_similarity
 
 

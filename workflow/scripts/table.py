@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
-from implicit_tuning.artifact import Job, building
+from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.tables.layout import Table, write_table
 
 # Of a finetune only its history is read: hashing its weights would take minutes at 7B.

@@ -9,16 +9,18 @@ package loads neither torch nor transformers nor pandas.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from implicit_tuning.exports import HOMES
+
 if TYPE_CHECKING:
     from implicit_tuning.candidates import Ranking, rank_responses
     from implicit_tuning.chat import ChatFormat, TokenizedConversation
     from implicit_tuning.chat_encoding import format_chat, mask
-    from implicit_tuning.identity import fingerprint
     from implicit_tuning.judging.alpaca import Comparison
     from implicit_tuning.judging.head_to_head import compare
     from implicit_tuning.judging.judge import Judge, JudgingFailed, Pair, Verdict
     from implicit_tuning.judging.oracle import OracleJudge
     from implicit_tuning.judging.rows import InvalidOutputs
+    from implicit_tuning.nodes.api import fingerprint
     from implicit_tuning.rule_adapter import RuleAdapter, RuleSettings
 
 __all__ = [
@@ -40,26 +42,6 @@ __all__ = [
     "mask",
     "rank_responses",
 ]
-
-HOMES = {
-    "ChatFormat": "chat",
-    "Comparison": "judging.alpaca",
-    "InvalidOutputs": "judging.rows",
-    "Judge": "judging.judge",
-    "JudgingFailed": "judging.judge",
-    "OracleJudge": "judging.oracle",
-    "Pair": "judging.judge",
-    "Ranking": "candidates",
-    "RuleAdapter": "rule_adapter",
-    "RuleSettings": "rule_adapter",
-    "TokenizedConversation": "chat",
-    "Verdict": "judging.judge",
-    "compare": "judging.head_to_head",
-    "fingerprint": "identity",
-    "format_chat": "chat_encoding",
-    "mask": "chat_encoding",
-    "rank_responses": "candidates",
-}
 
 
 def __getattr__(name: str) -> object:

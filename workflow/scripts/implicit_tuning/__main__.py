@@ -12,13 +12,13 @@ from pathlib import Path
 
 from implicit_tuning import chatting, publishing
 from implicit_tuning.arguments import OF_COMMANDS, add_config_arguments
-from implicit_tuning.artifact import BrokenArtifact
 from implicit_tuning.config import ConfigError
 from implicit_tuning.config_reading import load_config, read_config, read_raw
-from implicit_tuning.digests import DigestMemory
 from implicit_tuning.lock import LockError
-from implicit_tuning.logs import show_messages
-from implicit_tuning.nodes import Node, NodePaths, Unpublished
+from implicit_tuning.nodes.artifact import BrokenArtifact
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.logs import show_messages
+from implicit_tuning.nodes.node import Node, NodePaths, Unpublished
 from implicit_tuning.plan import Plan
 from implicit_tuning.planning import build_plan
 from implicit_tuning.single_run import (

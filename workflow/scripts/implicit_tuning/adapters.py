@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from implicit_tuning.digests import combined_sha256, file_sha256
+from implicit_tuning.nodes.digests import combined_sha256, file_sha256
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

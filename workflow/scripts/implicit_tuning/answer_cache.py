@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from implicit_tuning.digests import append_lines
+from implicit_tuning.nodes.files import append_lines
 
 logger = logging.getLogger(__name__)
 

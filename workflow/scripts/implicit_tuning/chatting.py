@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from implicit_tuning.chat_display import open_display
-from implicit_tuning.nodes import NodePaths
+from implicit_tuning.nodes.node import NodePaths
 from implicit_tuning.plan import Plan
 from implicit_tuning.plan_runs import rule_settings
 from implicit_tuning.runs import checked_folder, find_run, require_model, run_name

@@ -11,7 +11,7 @@ from implicit_tuning.guards.checks import guard_problems
 from implicit_tuning.judging.kinds import KINDS
 from implicit_tuning.judging.kinds import Kind as JudgeKind
 from implicit_tuning.model_checks import checkpoint_problems, model_problems, one_place_problems
-from implicit_tuning.nodes import PACKAGE, module_path
+from implicit_tuning.nodes.code import PACKAGE, module_path
 from implicit_tuning.organism.bases import RECIPES
 from implicit_tuning.organism.rows import SOURCES as ORGANISM_SOURCES
 from implicit_tuning.paper import CHOSEN_EPOCHS

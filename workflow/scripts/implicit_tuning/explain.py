@@ -3,8 +3,15 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from implicit_tuning.artifact import is_released, read_manifest
-from implicit_tuning.nodes import ARTIFACT_FORMAT, CUT_OFF, Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes.artifact import is_released, read_manifest
+from implicit_tuning.nodes.node import (
+    ARTIFACT_FORMAT,
+    CUT_OFF,
+    Node,
+    NodePaths,
+    Source,
+    Unpublished,
+)
 from implicit_tuning.plan import Plan
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from implicit_tuning.config import Config
 from implicit_tuning.licences import Ingredient
 from implicit_tuning.lock import lock_name
-from implicit_tuning.nodes import Node, Source
+from implicit_tuning.nodes.node import Node, Source
 from implicit_tuning.plan import Plan
 
 Kind = Literal["datasets", "models"]

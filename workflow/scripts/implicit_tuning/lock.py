@@ -23,7 +23,8 @@ import yaml
 
 from implicit_tuning import adapters
 from implicit_tuning.datasets.rows import UnusableRow
-from implicit_tuning.digests import MODEL_FILES, file_sha256, write_atomically
+from implicit_tuning.nodes.digests import MODEL_FILES, file_sha256
+from implicit_tuning.nodes.files import write_atomically
 from implicit_tuning.pins import Pin, PinnedFile
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from implicit_tuning.chat import ChatFormat, prompt_text
 from implicit_tuning.licences import FREE, Ingredient, inherited_licence
-from implicit_tuning.nodes import SCRIPTS
+from implicit_tuning.nodes.code import SCRIPTS
 from implicit_tuning.statistics import WinRate
 
 TEMPLATE = SCRIPTS.parent / "report" / "model_card.md.jinja"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from implicit_tuning.config import Config
-from implicit_tuning.nodes import LOADS_WEIGHTS, RELEASABLE, Node, NodePaths, Unpublished
+from implicit_tuning.nodes.node import LOADS_WEIGHTS, RELEASABLE, Node, NodePaths, Unpublished
 
 # Stages whose nodes measure one run: the tables are made of them.
 MEASURING = ("judge", "rank", "similarity")

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from implicit_tuning.config import Config
-from implicit_tuning.digests import DigestMemory, model_files
 from implicit_tuning.judging.kinds import KINDS
-from implicit_tuning.nodes import PACKAGE, SCRIPTS, Code, Node, Source
+from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code
+from implicit_tuning.nodes.digests import DigestMemory, model_files
+from implicit_tuning.nodes.node import Node, Source
 from implicit_tuning.plan import Plan
 from implicit_tuning.plan_tables import REPORT_LIBRARIES, TABLE_LIBRARIES, calibration_source
 

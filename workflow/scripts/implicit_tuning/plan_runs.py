@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from implicit_tuning.adapters import is_adapter
 from implicit_tuning.config import Config, merge, sweep_name, without_own_epochs
-from implicit_tuning.digests import DigestMemory, model_files
 from implicit_tuning.engines.kinds import generation_code
 from implicit_tuning.guards import kinds as guards
 from implicit_tuning.judging.kinds import (
@@ -16,7 +15,9 @@ from implicit_tuning.judging.kinds import (
     identity_settings,
     runtime_settings,
 )
-from implicit_tuning.nodes import PACKAGE, Answers, Code, Node, Source
+from implicit_tuning.nodes.code import PACKAGE, Code
+from implicit_tuning.nodes.digests import DigestMemory, model_files
+from implicit_tuning.nodes.node import Answers, Node, Source
 from implicit_tuning.paper import CHOSEN_EPOCHS
 from implicit_tuning.plan import Plan
 from implicit_tuning.plan_sources import MODEL_LIBRARIES, TRAINING_LIBRARIES, SourcePlanner

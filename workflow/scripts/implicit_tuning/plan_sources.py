@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from implicit_tuning.config import Config, ConfigError
-from implicit_tuning.digests import DigestMemory
 from implicit_tuning.lock import lock_name
-from implicit_tuning.nodes import PACKAGE, Answers, Code, Node, Source, short_hash
+from implicit_tuning.nodes.code import PACKAGE, Code, short_hash
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.node import Answers, Node, Source
 from implicit_tuning.pins import Pin
 from implicit_tuning.plan import Plan
 from implicit_tuning.rewriting import kinds as rewriters

@@ -6,9 +6,10 @@ from typing import Any
 
 from implicit_tuning import paper
 from implicit_tuning.config import Config, ConfigError, merge
-from implicit_tuning.digests import DigestMemory
 from implicit_tuning.judging.kinds import KINDS
-from implicit_tuning.nodes import PACKAGE, SCRIPTS, Code, Node, Source, module_path
+from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code, module_path
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.node import Node, Source
 from implicit_tuning.paper import in_order
 from implicit_tuning.plan import Plan
 from implicit_tuning.plan_runs import reference_of, rule_settings

@@ -1,7 +1,7 @@
 """From a config to the plan of its experiment."""
 
 from implicit_tuning.config import Config
-from implicit_tuning.digests import DigestMemory
+from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.plan import Plan
 from implicit_tuning.plan_audit import add_audit
 from implicit_tuning.plan_runs import add_runs, sweep_rows

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pandas as pd
 
-from implicit_tuning.artifact import require_whole
-from implicit_tuning.nodes import Node, NodePaths, Source
+from implicit_tuning.nodes.artifact import require_whole
+from implicit_tuning.nodes.node import Node, NodePaths, Source
 from implicit_tuning.plan import MEASURING, Plan, is_built
 from implicit_tuning.tables import main
 from implicit_tuning.tables.layout import MEAN, counted, readable

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from implicit_tuning.artifact import read_manifest, require_whole
-from implicit_tuning.digests import file_sha256, unique_suffix, write_atomically
-from implicit_tuning.nodes import CUT_OFF, NodePaths, short_hash
+from implicit_tuning.nodes.artifact import read_manifest, require_whole
+from implicit_tuning.nodes.code import short_hash
+from implicit_tuning.nodes.digests import file_sha256
+from implicit_tuning.nodes.files import unique_suffix, write_atomically
+from implicit_tuning.nodes.node import CUT_OFF, NodePaths
 from implicit_tuning.plan import Plan
 
 # Folder of the copies of each stage that is published.

@@ -15,11 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from implicit_tuning.artifact import WEIGHTS_SUFFIX, BrokenArtifact, read_manifest, require_whole
-from implicit_tuning.digests import file_sha256, unique_suffix
 from implicit_tuning.ingredients import free_entries, ingredients
 from implicit_tuning.licences import Ingredient, inherited_licence, licence_problems
-from implicit_tuning.nodes import Node, NodePaths
+from implicit_tuning.nodes.artifact import (
+    WEIGHTS_SUFFIX,
+    BrokenArtifact,
+    read_manifest,
+    require_whole,
+)
+from implicit_tuning.nodes.digests import file_sha256
+from implicit_tuning.nodes.files import unique_suffix
+from implicit_tuning.nodes.node import Node, NodePaths
 from implicit_tuning.plan import Plan, is_built
 from implicit_tuning.plan_runs import reference_of
 from implicit_tuning.runs import find_run, require_model, run_name

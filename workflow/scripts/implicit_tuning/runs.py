@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from implicit_tuning.artifact import require_whole
 from implicit_tuning.config import suggest
-from implicit_tuning.nodes import RELEASABLE, Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes.artifact import require_whole
+from implicit_tuning.nodes.node import RELEASABLE, Node, NodePaths, Source, Unpublished
 from implicit_tuning.plan import Plan, is_built
 from implicit_tuning.plan_runs import NO_SEED
 

@@ -13,8 +13,8 @@ from typing import Literal
 import yaml
 
 from implicit_tuning.config import ConfigError, merge
-from implicit_tuning.digests import write_atomically
-from implicit_tuning.nodes import short_hash
+from implicit_tuning.nodes.code import short_hash
+from implicit_tuning.nodes.files import write_atomically
 
 Way = Literal["instruction", "response", "task"]
 # The rule of the Snakefile that asks for the one finetune. With no other row beside it, a task's data

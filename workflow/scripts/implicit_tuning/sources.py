@@ -15,9 +15,9 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from implicit_tuning.digests import file_sha256
 from implicit_tuning.hub import HubFailed, Place, download, open_file, patiently, stream
-from implicit_tuning.nodes import canonical_json
+from implicit_tuning.nodes.code import canonical_json
+from implicit_tuning.nodes.digests import file_sha256
 from implicit_tuning.pins import PinnedFile
 
 PARQUET_BATCH_ROWS = 1024

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from implicit_tuning.artifact import BrokenArtifact, find_damage, read_manifest
-from implicit_tuning.digests import source_sha256
-from implicit_tuning.nodes import LEVELS, Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes.artifact import BrokenArtifact, find_damage, read_manifest
+from implicit_tuning.nodes.digests import source_sha256
+from implicit_tuning.nodes.node import LEVELS, Node, NodePaths, Source, Unpublished
 from implicit_tuning.plan import Plan, is_built
 from implicit_tuning.publication import false_copies, plan_publication
 

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import logging
 
-from implicit_tuning.digests import file_sha256
+from implicit_tuning.nodes.digests import file_sha256
 
 # The file by which a repository is known as one that was sent from here.
 MARK = "provenance.json"

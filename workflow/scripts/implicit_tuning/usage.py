@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from implicit_tuning.digests import write_atomically
-from implicit_tuning.nodes import LEVELS
+from implicit_tuning.nodes.files import write_atomically
+from implicit_tuning.nodes.node import LEVELS
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from tenacity import Retrying, stop_after_attempt, wait_exponential
 from tqdm import tqdm
 
-from implicit_tuning.digests import unique_suffix
+from implicit_tuning.nodes.files import unique_suffix
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 60

@@ -10,7 +10,7 @@ from implicit_tuning.auditing.places import TOKENIZER, Place
 from implicit_tuning.auditing.request import Asked
 from implicit_tuning.auditing.subject import is_on_hub, manifest_of
 from implicit_tuning.config_reading import read_raw
-from implicit_tuning.digests import file_sha256
+from implicit_tuning.nodes.digests import file_sha256
 from implicit_tuning.single_run import model_entry
 
 ORGANISM, REAL = Path("config/config.yaml"), Path("config/laptop.yaml")

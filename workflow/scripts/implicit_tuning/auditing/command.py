@@ -19,9 +19,9 @@ from implicit_tuning.costs.calls import endpoint_of
 from implicit_tuning.costs.estimate import Costs, estimate_costs
 from implicit_tuning.costs.hardware import GB
 from implicit_tuning.costs.report import describe as describe_costs
-from implicit_tuning.digests import DigestMemory
 from implicit_tuning.locking import LOCK_FILE, lock_missing
-from implicit_tuning.nodes import NodePaths, Unpublished
+from implicit_tuning.nodes.digests import DigestMemory
+from implicit_tuning.nodes.node import NodePaths, Unpublished
 from implicit_tuning.plan import Plan, pending
 from implicit_tuning.planning import build_plan
 from implicit_tuning.preflight.checks import preflight

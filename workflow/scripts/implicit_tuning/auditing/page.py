@@ -8,7 +8,7 @@ from typing import Any
 
 from implicit_tuning.auditing.measures import Inputs, measure
 from implicit_tuning.auditing.verdict import RULE, decide, percent, points
-from implicit_tuning.digests import write_atomically
+from implicit_tuning.nodes.files import write_atomically
 from implicit_tuning.report.build import Page, render
 from implicit_tuning.report.provenance import Provenance
 from implicit_tuning.tables.comparisons import read_comparison, with_judge

@@ -9,7 +9,7 @@ from implicit_tuning.auditing.parts import AUDITED, REFERENCE, Parts
 from implicit_tuning.auditing.places import NotAuditable, Place
 from implicit_tuning.auditing.subject import Subject, a_run, find_subject
 from implicit_tuning.auditing.task_data import dataset_entry, is_file_name, require_usable_rows
-from implicit_tuning.nodes import short_hash
+from implicit_tuning.nodes.code import short_hash
 from implicit_tuning.single_run import model_entry, name_of
 
 TASK_DATA = "task-data"  # name of a data set that a file gives

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from implicit_tuning.artifact import BrokenArtifact, is_released, read_manifest
 from implicit_tuning.auditing.places import NotAuditable, Place
 from implicit_tuning.config import suggest
-from implicit_tuning.nodes import LEVELS
+from implicit_tuning.nodes.artifact import BrokenArtifact, is_released, read_manifest
+from implicit_tuning.nodes.node import LEVELS
 from implicit_tuning.single_run import model_entry, name_of
 
 # Kinds of rows that have weights of their own.

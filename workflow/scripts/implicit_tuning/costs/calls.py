@@ -6,7 +6,7 @@ from pathlib import Path
 
 from implicit_tuning.costs.workload import Workload
 from implicit_tuning.judging.spending import PROMPT_TOKENS, TOKENS_A_CHARACTER_OF_OUTPUT, Spending
-from implicit_tuning.nodes import Node, NodePaths
+from implicit_tuning.nodes.node import Node, NodePaths
 
 ENDPOINT = "openai"  # the kind of judge and of rewriter
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from implicit_tuning.artifact import read_manifest
 from implicit_tuning.config import ConfigError
 from implicit_tuning.costs.assumptions import Assumed
 from implicit_tuning.costs.shapes import folder_of
-from implicit_tuning.nodes import PACKAGE, Node, NodePaths, Source
+from implicit_tuning.nodes.artifact import read_manifest
+from implicit_tuning.nodes.code import PACKAGE
+from implicit_tuning.nodes.node import Node, NodePaths, Source
 from implicit_tuning.organism.rows import SOURCES as ORGANISM_SOURCES
 from implicit_tuning.plan import Plan, is_built
 

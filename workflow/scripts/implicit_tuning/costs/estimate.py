@@ -11,7 +11,7 @@ from implicit_tuning.costs.rates import Kind, Measured, Rates, kind_of, measure
 from implicit_tuning.costs.scheduling import Job, makespan
 from implicit_tuning.costs.storage import Storage, storage_of
 from implicit_tuning.costs.workload import Work, Workload
-from implicit_tuning.nodes import LEVELS, Node, NodePaths
+from implicit_tuning.nodes.node import LEVELS, Node, NodePaths
 from implicit_tuning.plan import Plan, is_built, pending
 
 # Stages whose rules take `runtime.threads` cores; the others take one.

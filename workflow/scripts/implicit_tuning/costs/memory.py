@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from implicit_tuning.costs.workload import BYTES, Work, Workload
-from implicit_tuning.nodes import Node
+from implicit_tuning.nodes.node import Node
 
 # What Python, torch and the rest of a process take.
 PROCESS_BYTES = 0.5e9

@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from implicit_tuning.artifact import BrokenArtifact, read_manifest
 from implicit_tuning.costs.assumptions import Assumed
 from implicit_tuning.costs.hardware import GB, Hardware, threads_of
 from implicit_tuning.costs.workload import Work, Workload
-from implicit_tuning.nodes import Node, NodePaths
+from implicit_tuning.nodes.artifact import BrokenArtifact, read_manifest
+from implicit_tuning.nodes.node import Node, NodePaths
 from implicit_tuning.plan import Plan, is_built
 from implicit_tuning.usage import usage_by_stage
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from implicit_tuning.nodes import Node
+from implicit_tuning.nodes.node import Node
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from implicit_tuning.config import ConfigError
-from implicit_tuning.nodes import Node, NodePaths, Source
+from implicit_tuning.nodes.node import Node, NodePaths, Source
 from implicit_tuning.organism.bases import RECIPES, BaseRecipe
 from implicit_tuning.plan import is_built
 

@@ -7,7 +7,8 @@ import yaml
 
 from implicit_tuning.costs.hardware import Hardware, threads_of
 from implicit_tuning.costs.workload import Workload
-from implicit_tuning.nodes import SCRIPTS, Node
+from implicit_tuning.nodes.code import SCRIPTS
+from implicit_tuning.nodes.node import Node
 from implicit_tuning.plan import Plan
 
 PROFILE = SCRIPTS.parents[1] / "profiles" / "default" / "config.yaml"

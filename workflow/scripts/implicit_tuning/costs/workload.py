@@ -9,7 +9,7 @@ from implicit_tuning.costs.assumptions import Assumed
 from implicit_tuning.costs.data_sizes import DataSizes
 from implicit_tuning.costs.shapes import PUBLISHED_BYTES, Shape, shape_of
 from implicit_tuning.judging.spending import PROMPT_TOKENS
-from implicit_tuning.nodes import LEVELS, Node, NodePaths, Source
+from implicit_tuning.nodes.node import LEVELS, Node, NodePaths, Source
 from implicit_tuning.organism.bases import RECIPES
 from implicit_tuning.plan import Plan
 

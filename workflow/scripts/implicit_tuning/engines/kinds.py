@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from implicit_tuning.nodes import PACKAGE, Code
+from implicit_tuning.nodes.code import PACKAGE, Code
 
 # Distributions of this environment that decide the text. vLLM brings its own torch: its version is
 # a constant of `vllm_worker`, and so in the fingerprint.

@@ -23,7 +23,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from implicit_tuning.chat import ChatFormat
 from implicit_tuning.engines import vllm_worker
 from implicit_tuning.engines.engine import VLLM_PYTHON, GenerationSettings, Prompt, ending_tokens
-from implicit_tuning.nodes import SCRIPTS
+from implicit_tuning.nodes.code import SCRIPTS
 from implicit_tuning.rule_adapter import RuleSettings
 
 LAST_LINES = 20

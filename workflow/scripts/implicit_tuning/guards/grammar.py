@@ -16,10 +16,10 @@ from llguidance.hf import from_tokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
-from implicit_tuning.artifact import Job
 from implicit_tuning.chat import ChatFormat
 from implicit_tuning.generation import Answerer, GenerationSettings
 from implicit_tuning.guards.compiling import compiled
+from implicit_tuning.nodes.job import Job
 
 
 def answer(job: Job) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from implicit_tuning.nodes import PACKAGE, SCRIPTS, Code
+from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code
 
 # A grammar is given as one of these; a file's name ends in what its text is.
 GRAMMARS = ("regex", "lark")

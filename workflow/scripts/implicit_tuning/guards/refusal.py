@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from implicit_tuning.artifact import Job
 from implicit_tuning.embeddings import make_embedder
 from implicit_tuning.guards.refusing import write_refusing
+from implicit_tuning.nodes.job import Job
 from implicit_tuning.reading import read_rows
 from implicit_tuning.similarity import NEAR_QUANTILE, mean_similarity, similarity_among
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from implicit_tuning.artifact import Job
 from implicit_tuning.chat import ChatFormat, render, saved_chat_template
 from implicit_tuning.generation import OUTPUTS_FILE, Answerer, GenerationSettings
 from implicit_tuning.guards.refusing import write_refusing
+from implicit_tuning.nodes.job import Job
 from implicit_tuning.reading import read_rows
 
 

@@ -20,7 +20,7 @@ from implicit_tuning.judging.calibration import (
 from implicit_tuning.judging.command import judge_of
 from implicit_tuning.judging.kinds import KINDS
 from implicit_tuning.judging.stored import local_file, read_yardstick
-from implicit_tuning.nodes import Node, NodePaths
+from implicit_tuning.nodes.node import Node, NodePaths
 
 
 def calibrate_files(

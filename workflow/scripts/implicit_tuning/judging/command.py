@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from implicit_tuning.artifact import require_whole
 from implicit_tuning.judging.alpaca import Comparison, compare, write_comparison
 from implicit_tuning.judging.judge import Judge
 from implicit_tuning.judging.length_control import LengthControl
 from implicit_tuning.judging.making import Needs, make_judge
-from implicit_tuning.nodes import Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes.artifact import require_whole
+from implicit_tuning.nodes.node import Node, NodePaths, Source, Unpublished
 from implicit_tuning.reading import read_rows
 from implicit_tuning.statistics import summarise
 

@@ -14,8 +14,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from implicit_tuning.digests import source_sha256
-from implicit_tuning.judging.judge import Needs, Pair, Verdict, judge_identity
+from implicit_tuning.judging.judge import Needs, Pair, Verdict
 from implicit_tuning.judging.prompt import (
     LABELS,
     MAX_OUTPUT_CHARACTERS,
@@ -25,6 +24,7 @@ from implicit_tuning.judging.prompt import (
     verdict_from_logprobs,
 )
 from implicit_tuning.model_folder import load_model, load_tokenizer
+from implicit_tuning.nodes.digests import judge_identity, source_sha256
 
 # Read without importing this module, so a literal; see `kinds.Kind`.
 KIND = {

@@ -1,7 +1,5 @@
 """What a judge is: the values that pass between AlpacaEval's annotator and our own judges."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,13 +98,3 @@ def verdicts_of(judge: Judge, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Ver
             f"judge {judge.judge_id} returned {len(verdicts)} verdicts for {len(pairs)} pairs"
         )
     yield from zip(pairs, verdicts, strict=True)
-
-
-def judge_identity(kind: str, parameters: object) -> str:
-    """Returns `<kind>-<hash>` with the first 12 hex digits of the sha256 of the parameters.
-
-    `parameters` is any JSON value; the order of its keys does not matter. The judge's code is not
-    in it: that stands in the key of the artifact and so in the path of the judge's cache.
-    """
-    canonical = json.dumps(parameters, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return f"{kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"

@@ -15,8 +15,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from implicit_tuning.digests import unique_suffix, write_atomically
 from implicit_tuning.judging.judge import JudgingFailed
+from implicit_tuning.nodes.files import unique_suffix, write_atomically
 
 # The lock is held for one small write; whoever waits for it answers no call meanwhile.
 LOCK_POLL_S = 0.005

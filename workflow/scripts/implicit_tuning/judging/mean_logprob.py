@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.digests import source_sha256
-from implicit_tuning.judging.judge import Needs, Pair, Verdict, judge_identity
+from implicit_tuning.judging.judge import Needs, Pair, Verdict
+from implicit_tuning.nodes.digests import judge_identity, source_sha256
 from implicit_tuning.scoring import mean_logprobs, response_ids
 
 # Read without importing this module, so a literal; see `kinds.Kind`.

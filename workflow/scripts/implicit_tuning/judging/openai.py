@@ -21,7 +21,7 @@ from implicit_tuning.judging.endpoint import (
     NoAnswer,
     make_endpoint,
 )
-from implicit_tuning.judging.judge import JudgingFailed, Needs, Pair, Verdict, judge_identity
+from implicit_tuning.judging.judge import JudgingFailed, Needs, Pair, Verdict
 from implicit_tuning.judging.ledger import Ledger
 from implicit_tuning.judging.prompt import (
     capped,
@@ -31,6 +31,7 @@ from implicit_tuning.judging.prompt import (
     verdict_from_text,
 )
 from implicit_tuning.judging.spending import estimated_tokens
+from implicit_tuning.nodes.digests import judge_identity
 
 logger = logging.getLogger(__name__)
 

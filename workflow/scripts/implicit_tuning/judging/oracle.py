@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from implicit_tuning.judging.judge import Needs, Pair, Verdict, judge_identity
+from implicit_tuning.judging.judge import Needs, Pair, Verdict
+from implicit_tuning.nodes.digests import judge_identity
 from implicit_tuning.organism.oracle import prefer
 
 # Read without importing this module, so a literal; see `kinds.Kind`.

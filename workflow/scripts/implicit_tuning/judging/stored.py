@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from implicit_tuning.digests import file_sha256
+from implicit_tuning.nodes.digests import file_sha256
 from implicit_tuning.reading import read_rows
 from implicit_tuning.web import FetchFailed, fetch_url, file_name, is_address
 

@@ -11,7 +11,7 @@ from implicit_tuning.costs.calls import endpoint_of
 from implicit_tuning.costs.hardware import GB, UnreadableGpus, hardware_of
 from implicit_tuning.costs.storage import storage_of
 from implicit_tuning.costs.workload import Workload
-from implicit_tuning.nodes import NodePaths
+from implicit_tuning.nodes.node import NodePaths
 from implicit_tuning.plan import Plan, pending
 from implicit_tuning.preflight.endpoints import endpoint_problems
 from implicit_tuning.preflight.machine import (

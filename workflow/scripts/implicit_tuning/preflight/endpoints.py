@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from implicit_tuning.costs.calls import endpoint_of
-from implicit_tuning.nodes import Node
+from implicit_tuning.nodes.node import Node
 
 TIMEOUT_S = 10
 NO_KEY = "none"  # a local server needs no key, but the client sends one always

@@ -9,7 +9,7 @@ from pathlib import Path
 from implicit_tuning.costs.hardware import GB
 from implicit_tuning.costs.storage import Storage
 from implicit_tuning.engines.engine import VLLM_PYTHON
-from implicit_tuning.nodes import Node
+from implicit_tuning.nodes.node import Node
 
 # The key that makes a library necessary.
 NEEDS = {"deepspeed": "training.sharding: 'zero3'", "peft": "training.lora"}

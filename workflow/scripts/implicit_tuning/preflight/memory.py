@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from implicit_tuning.costs.hardware import GB, Gpu, Hardware, hardware_of, visible_gpus
 from implicit_tuning.costs.memory import memory_needed
 from implicit_tuning.costs.workload import Work, Workload
-from implicit_tuning.nodes import Node
+from implicit_tuning.nodes.node import Node
 
 # The section of the config that decides what a job of a stage needs, and how it needs less.
 SECTIONS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from implicit_tuning.adapters import CONFIG_FILE as ADAPTER_FILE
 from implicit_tuning.adapters import is_adapter
 from implicit_tuning.config import Config
-from implicit_tuning.nodes import Node
+from implicit_tuning.nodes.node import Node
 from implicit_tuning.plan import Plan
 
 TIMEOUT_S = 10

@@ -15,7 +15,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from implicit_tuning.digests import write_atomically
+from implicit_tuning.nodes.files import write_atomically
 from implicit_tuning.reading import read_rows
 from implicit_tuning.report.answers import Question, questions
 from implicit_tuning.report.costs import duration, paid_calls

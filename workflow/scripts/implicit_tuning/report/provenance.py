@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from implicit_tuning.artifact import read_manifest
-from implicit_tuning.nodes import LEVELS
+from implicit_tuning.nodes.artifact import read_manifest
+from implicit_tuning.nodes.node import LEVELS
 from implicit_tuning.tables.layout import MEAN
 
 # Facts that are longer (lists of rows and the like) stay in the manifest alone.

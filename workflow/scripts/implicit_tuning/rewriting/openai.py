@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from tqdm import tqdm
 
 from implicit_tuning.judging.endpoint import Answer, Endpoint, NoAnswer
-from implicit_tuning.judging.judge import JudgingFailed, judge_identity
+from implicit_tuning.judging.judge import JudgingFailed
 from implicit_tuning.judging.spending import most_input_tokens
+from implicit_tuning.nodes.digests import judge_identity
 from implicit_tuning.rewriting.rewriter import Exchange, RewritingFailed
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from implicit_tuning.judging.judge import judge_identity
+from implicit_tuning.nodes.digests import judge_identity
 from implicit_tuning.organism.requests import make_requests
 from implicit_tuning.organism.world import make_world
 from implicit_tuning.rewriting.rewriter import Exchange, RewritingFailed

@@ -26,7 +26,7 @@ from accelerate.utils import gather_object
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from implicit_tuning.chat import ChatFormat
-from implicit_tuning.digests import write_atomically
+from implicit_tuning.nodes.files import write_atomically
 from implicit_tuning.training.run import TrainingReport, finetune
 from implicit_tuning.training.settings import TrainingSettings, require_usable
 

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from implicit_tuning.chat import ChatFormat, saved_chat_template
-from implicit_tuning.digests import source_sha256
 from implicit_tuning.model_folder import load_tokenizer
+from implicit_tuning.nodes.digests import source_sha256
 from implicit_tuning.training.checkpoint import Diverged, load_trainable, write_checkpoint
 from implicit_tuning.training.examples import Example, Examples, read_examples
 from implicit_tuning.training.micro_batches import PackedLoss, micro_batches, packed_loss

@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from implicit_tuning.nodes import PACKAGE
+from implicit_tuning.nodes.code import PACKAGE
 
 
 def show_messages() -> None:

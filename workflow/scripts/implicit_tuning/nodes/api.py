@@ -8,8 +8,8 @@ import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
-from implicit_tuning.digests import combined_sha256, file_sha256
-from implicit_tuning.nodes import Code, canonical_json, file_digest, short_hash
+from implicit_tuning.nodes.code import Code, canonical_json, file_digest, short_hash
+from implicit_tuning.nodes.digests import combined_sha256, file_sha256
 
 
 def fingerprint(
