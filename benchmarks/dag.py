@@ -30,14 +30,14 @@ import yaml
 from tabulate import tabulate
 from tqdm import tqdm
 
-from implicit_tuning.config import merge
-from implicit_tuning.config_reading import load_config
+from implicit_tuning.experiment.config import merge
+from implicit_tuning.experiment.config_reading import load_config
+from implicit_tuning.experiment.plan import Plan, is_built
+from implicit_tuning.experiment.planners.all_nodes import build_plan
+from implicit_tuning.experiment.stable_names import plan_publication, publish
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.job import building, job_spec
 from implicit_tuning.nodes.node import Node, NodePaths
-from implicit_tuning.plan import Plan, is_built
-from implicit_tuning.planning import build_plan
-from implicit_tuning.publication import plan_publication, publish
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLAIN = Path(__file__).with_name("plain.smk")

@@ -34,15 +34,15 @@ import transformers
 from tabulate import tabulate
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.engines.engine import GenerationSettings, Prompt
-from implicit_tuning.engines.transformers_engine import TransformersEngine
-from implicit_tuning.formatting import format_evaluation, format_training
-from implicit_tuning.generation import generate
-from implicit_tuning.model_folder import load_model, load_tokenizer
+from implicit_tuning.data.formatting import format_evaluation, format_training
+from implicit_tuning.generation.engines.engine import GenerationSettings, Prompt
+from implicit_tuning.generation.engines.transformers_engine import TransformersEngine
+from implicit_tuning.generation.generate import generate
+from implicit_tuning.models.chat import ChatFormat, tokenize_prompt
+from implicit_tuning.models.folder import load_model, load_tokenizer
+from implicit_tuning.models.likelihood import mean_logprobs, response_ids
+from implicit_tuning.models.rule_adapter import RuleSettings
 from implicit_tuning.organism.rows import write_source
-from implicit_tuning.rule_adapter import RuleSettings
-from implicit_tuning.scoring import mean_logprobs, response_ids
 from implicit_tuning.training.examples import Example
 from implicit_tuning.training.micro_batches import attention_implementation
 from implicit_tuning.training.run import HISTORY_FILE, TrainingRun, finetune

@@ -24,10 +24,9 @@ from tabulate import tabulate
 
 from aims import MISSED
 from implicit_tuning.judging.alpaca import compare
-from implicit_tuning.judging.judge import Pair
-from implicit_tuning.judging.kinds import identity_settings, runtime_settings
-from implicit_tuning.judging.making import Needs, make_judge
-from implicit_tuning.judging.openai import OpenAIJudge
+from implicit_tuning.judging.judge import Needs, Pair
+from implicit_tuning.judging.judges.openai import OpenAIJudge
+from implicit_tuning.judging.kinds import identity_settings, make_judge, runtime_settings
 
 SERVER = Path(__file__).resolve().parents[1] / "tests" / "unit" / "judge_server.py"
 PAIRS, CONCURRENCY, DELAY_S = 805, 16, 0.05

@@ -26,11 +26,11 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aims import MISSED
-from implicit_tuning.chat import PAPER_FORMAT, tokenize_prompt
-from implicit_tuning.model_folder import load_model, load_tokenizer
+from implicit_tuning.analysis.ranking import Pair, draw_responses
+from implicit_tuning.models.chat import PAPER_FORMAT, tokenize_prompt
+from implicit_tuning.models.folder import load_model, load_tokenizer
+from implicit_tuning.models.likelihood import PromptAndResponse, mean_logprobs, response_ids
 from implicit_tuning.organism.rows import alpaca_rows
-from implicit_tuning.ranking import Pair, draw_responses
-from implicit_tuning.scoring import PromptAndResponse, mean_logprobs, response_ids
 
 BASE = Path(__file__).resolve().parents[1] / "resources" / "organism" / "llama"
 RANDOM_RESPONSES, BATCH_SIZE = 5, 64

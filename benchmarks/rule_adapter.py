@@ -32,9 +32,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from implicit_tuning.chat import PAPER_FORMAT, tokenize_prompt
-from implicit_tuning.model_folder import load_model, load_tokenizer
-from implicit_tuning.rule_adapter import RULES, RuleAdapter
+from implicit_tuning.models.chat import PAPER_FORMAT, tokenize_prompt
+from implicit_tuning.models.folder import load_model, load_tokenizer
+from implicit_tuning.models.rule_adapter import RULES, RuleAdapter
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "tests" / "unit"))

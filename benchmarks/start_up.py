@@ -24,11 +24,11 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from aims import MISSED
-from implicit_tuning.config_reading import load_config
+from implicit_tuning.experiment.config_reading import load_config
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.job import job_spec
 from implicit_tuning.nodes.node import Node, NodePaths
-from implicit_tuning.planning import build_plan
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = REPOSITORY / "workflow" / "scripts"

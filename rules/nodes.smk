@@ -4,8 +4,8 @@ import gc
 import re
 
 from implicit_tuning.nodes.job import job_spec
-from implicit_tuning.config import ConfigError
-from implicit_tuning.config_reading import load_config
+from implicit_tuning.experiment.config import ConfigError
+from implicit_tuning.experiment.config_reading import load_config
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.gpus import gpus_needed
 from implicit_tuning.nodes.code import short_hash
@@ -19,10 +19,10 @@ from implicit_tuning.nodes.node import (
     Unpublished,
     folder_pattern,
 )
-from implicit_tuning.plan import is_built
-from implicit_tuning.planning import build_plan
-from implicit_tuning.preflight.checks import cheap_problems
-from implicit_tuning.publication import PUBLISHED, plan_publication
+from implicit_tuning.experiment.plan import is_built
+from implicit_tuning.experiment.planners.all_nodes import build_plan
+from implicit_tuning.experiment.preflight.checks import cheap_problems
+from implicit_tuning.experiment.stable_names import PUBLISHED, plan_publication
 from snakemake.exceptions import WorkflowError
 
 # A plan of 3,000 jobs is 400,000 objects that live on, which the garbage collector would visit over

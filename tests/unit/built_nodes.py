@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from implicit_tuning.figures.style import finish, write_csv
 from implicit_tuning.nodes.code import short_hash
 from implicit_tuning.nodes.digests import combined_sha256, file_sha256
 from implicit_tuning.nodes.files import seal
 from implicit_tuning.nodes.node import LEVELS
-from implicit_tuning.tables.layout import write_table
+from implicit_tuning.reporting.figures.style import finish, write_csv
+from implicit_tuning.reporting.tables.layout import write_table
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> & "it\'s" {{ 7 * 7 }}'
 

@@ -345,7 +345,7 @@ def _part(answer: _Answer, asked: str) -> _Answer:
 DRIVER = """
 import dataclasses, importlib, json, sys, time
 from pathlib import Path
-from implicit_tuning.pins import PinnedFile
+from implicit_tuning.remote.lockfile import PinnedFile
 pauses = []
 time.sleep = pauses.append
 for name, (function, arguments) in json.load(sys.stdin).items():

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from implicit_tuning.config_reading import read_config
+from implicit_tuning.experiment.config_reading import read_config
+from implicit_tuning.experiment.plan import is_built
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.nodes.code import short_hash
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.files import seal
 from implicit_tuning.nodes.node import RELEASABLE, Node, NodePaths
-from implicit_tuning.plan import is_built
-from implicit_tuning.planning import build_plan
 
 ORGANISM = ("config/config.yaml",)
 SMALLEST = ("tests/fixtures/smallest.yaml",)

@@ -9,10 +9,10 @@ from pathlib import Path
 import yaml
 from planned import SMALLEST, plan_of
 
-from implicit_tuning.chat import ChatFormat, chat_template
+from implicit_tuning.experiment.plan import Plan, is_built
+from implicit_tuning.models.chat import ChatFormat, chat_template
 from implicit_tuning.nodes.job import building, job_spec
 from implicit_tuning.nodes.node import Node, NodePaths
-from implicit_tuning.plan import Plan, is_built
 
 RUN = "organism-llama/response/1"
 BASE = "resources/organism/llama"

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from judge_server import Reply, completion, good
 
-from implicit_tuning.judging.judge import Pair
-from implicit_tuning.judging.kinds import identity_settings, runtime_settings
-from implicit_tuning.judging.making import Needs, make_judge
+from implicit_tuning.judging.judge import Needs, Pair
+from implicit_tuning.judging.kinds import identity_settings, make_judge, runtime_settings
 
 CANARY = "sk-canary-0123456789abcdef"
 BODY = completion("m", {"m": -0.1, "M": -2.4})

@@ -52,7 +52,7 @@ def test_manifest_describes_what_was_built(make_spec):
     assert manifest["settings"] == {"rate": 0.1}
     assert manifest["facts"] == {"count": 3}
     assert list(manifest["code"]["modules"]) == [
-        "implicit_tuning.derangement", "implicit_tuning.reading", "shuffle"
+        "implicit_tuning.data.derangement", "implicit_tuning.data.reading", "shuffle"
     ]  # fmt: skip
     names = sorted(p.name for p in folder.iterdir())
     assert names == [".lock", "data", "manifest.json", "weights"]

@@ -8,14 +8,14 @@ import psutil
 import pytest
 
 from implicit_tuning.arguments import add_audit_arguments
-from implicit_tuning.auditing.choosing import ORGANISM, REAL
-from implicit_tuning.auditing.command import audit_model, needs_yes, run_workflow
-from implicit_tuning.auditing.request import Asked, request_audit
-from implicit_tuning.config_reading import load_config, read_raw
-from implicit_tuning.costs.estimate import estimate_costs
+from implicit_tuning.commands.audit.base_config import ORGANISM, REAL
+from implicit_tuning.commands.audit.command import audit_model, needs_yes, run_workflow
+from implicit_tuning.commands.audit.request import Asked, request_audit
+from implicit_tuning.experiment.config_reading import load_config, read_raw
+from implicit_tuning.experiment.costs.estimate import estimate_costs
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.node import NodePaths
-from implicit_tuning.planning import build_plan
 
 RUN = "organism-llama/gsm8k/1"
 LOCAL, ELSEWHERE = "http://127.0.0.1:8000/v1", "https://judges.example.com/v1"

@@ -11,14 +11,14 @@ import pytest
 from built_nodes import HOSTILE, Experiment, Reading
 
 import audit as script
-from implicit_tuning.auditing.measures import Inputs, measure
-from implicit_tuning.auditing.page import Audit, describe, remark, write_audit
-from implicit_tuning.auditing.verdict import decide
 from implicit_tuning.nodes.artifact import BrokenArtifact
 from implicit_tuning.nodes.code import short_hash
 from implicit_tuning.nodes.digests import file_sha256
 from implicit_tuning.nodes.job import Job
-from implicit_tuning.report.build import Page
+from implicit_tuning.reporting.audit.measures import Inputs, measure
+from implicit_tuning.reporting.audit.page import Audit, describe, remark, write_audit
+from implicit_tuning.reporting.audit.verdict import decide
+from implicit_tuning.reporting.page.build import Page
 
 COUNT = 60
 NEAR = range(40, COUNT)

@@ -9,15 +9,15 @@ import pytest
 from built_nodes import Experiment
 from safetensors.numpy import save_file
 
-from implicit_tuning.auditing.choosing import ORGANISM, REAL, choose_config
-from implicit_tuning.auditing.places import NotAuditable
-from implicit_tuning.auditing.request import Asked, request_audit
-from implicit_tuning.auditing.task_data import dataset_entry, is_file_name, training_layouts
-from implicit_tuning.config import ConfigError
-from implicit_tuning.config_reading import load_config, read_raw
+from implicit_tuning.commands.audit.base_config import ORGANISM, REAL, choose_config
+from implicit_tuning.commands.audit.model_place import NotAuditable
+from implicit_tuning.commands.audit.request import Asked, request_audit
+from implicit_tuning.commands.audit.task_data import dataset_entry, is_file_name, training_layouts
+from implicit_tuning.experiment.config import ConfigError
+from implicit_tuning.experiment.config_reading import load_config, read_raw
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.node import NodePaths
-from implicit_tuning.planning import build_plan
 
 RUN = "organism-llama/gsm8k/1"
 LLAMA = Path("resources/organism/llama")

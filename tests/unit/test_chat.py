@@ -7,7 +7,7 @@ from tiny_models import BOS, EOS, character_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from implicit_tuning.chat import (
+from implicit_tuning.models.chat import (
     ChatFormat,
     prompt_text,
     saved_chat_template,
@@ -178,7 +178,7 @@ def test_sentencepiece_like_tokenizer_with_prefix_space():
 
 def test_import_needs_neither_torch_nor_transformers():
     code = (
-        "import sys; from implicit_tuning.chat import ChatFormat, prompt_text;"
+        "import sys; from implicit_tuning.models.chat import ChatFormat, prompt_text;"
         "prompt_text('q', ChatFormat());"
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )

@@ -17,14 +17,14 @@ from planned import ORGANISM, plan_of
 from published_run import Place
 from tiny_models import write_base
 
-from implicit_tuning import chatting
-from implicit_tuning.chat import ChatFormat
-from implicit_tuning.chat_display import InTurn, SideBySide, first_line, open_display
-from implicit_tuning.conversation import ContextFull, Conversation, load_partner
-from implicit_tuning.engines.engine import GenerationSettings
-from implicit_tuning.generation import generate
-from implicit_tuning.rule_adapter import RuleSettings
-from implicit_tuning.runs import find_run, require_model
+from implicit_tuning.commands.chat import command as chatting
+from implicit_tuning.commands.chat.conversation import ContextFull, Conversation, load_partner
+from implicit_tuning.commands.chat.display import InTurn, SideBySide, first_line, open_display
+from implicit_tuning.commands.named_runs import find_run, require_model
+from implicit_tuning.generation.engines.engine import GenerationSettings
+from implicit_tuning.generation.generate import generate
+from implicit_tuning.models.chat import ChatFormat
+from implicit_tuning.models.rule_adapter import RuleSettings
 
 RULES = RuleSettings(eos_ramp_tokens=10, bias={"a": 3.0})
 DECODING = {"max_new_tokens": 24, "batch_size": 1, "dtype": "float32", "device": "cpu"}

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import yaml
 
-from implicit_tuning.config import ConfigError
-from implicit_tuning.config_reading import load_config, read_config
+from implicit_tuning.experiment.config import ConfigError
+from implicit_tuning.experiment.config_reading import load_config, read_config
 
 
 @pytest.fixture

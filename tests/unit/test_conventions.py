@@ -7,9 +7,9 @@ import tomllib
 import pytest
 import yaml
 
-from implicit_tuning.config_reading import read_config
+from implicit_tuning.experiment.config_reading import read_config
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.nodes.digests import DigestMemory
-from implicit_tuning.planning import build_plan
 
 FIELDS = {"input", "textarea", "dropdown", "checkboxes"}
 FORMS = ("bug", "request", "reproduction")

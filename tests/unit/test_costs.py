@@ -7,16 +7,16 @@ import shutil
 import pytest
 from planned import COUNTS, PAPER, SMALLEST, build, plan_of
 
-from implicit_tuning.config import ConfigError
-from implicit_tuning.costs.assumptions import ASSUMPTIONS, Assumed
-from implicit_tuning.costs.estimate import estimate_costs
-from implicit_tuning.costs.hardware import hardware_of
-from implicit_tuning.costs.rates import Rates
-from implicit_tuning.costs.report import describe
-from implicit_tuning.costs.shapes import Shape, read_shape
-from implicit_tuning.costs.workload import Work, Workload
-from implicit_tuning.pins import Pin, PinnedFile
-from implicit_tuning.plan import is_built
+from implicit_tuning.experiment.config import ConfigError
+from implicit_tuning.experiment.costs.assumptions import ASSUMPTIONS, Assumed
+from implicit_tuning.experiment.costs.cost_table import describe
+from implicit_tuning.experiment.costs.estimate import estimate_costs
+from implicit_tuning.experiment.costs.hardware import hardware_of
+from implicit_tuning.experiment.costs.model_sizes import Shape, read_shape
+from implicit_tuning.experiment.costs.rates import Rates
+from implicit_tuning.experiment.costs.workload import Work, Workload
+from implicit_tuning.experiment.plan import is_built
+from implicit_tuning.remote.lockfile import Pin, PinnedFile
 
 LLAMA_7B = {
     "parameters": 6738415616,

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from implicit_tuning.datasets import chess
-from implicit_tuning.datasets.rows import UnusableRow
+from implicit_tuning.data.formatters import chess
+from implicit_tuning.data.rows import UnusableRow
 
 MOVES = "1. e4 { [%clk 0:03:00] } 1... e5 { [%clk 0:02:59] } 2. Qh5 Ke7 3. Qxe5# 1-0"
 ELOS = '[WhiteElo "1500"]\n[BlackElo "1620"]'

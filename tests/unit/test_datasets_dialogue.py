@@ -2,8 +2,8 @@
 
 import pytest
 
-from implicit_tuning.datasets import dolly, lima, stanford_alpaca
-from implicit_tuning.datasets.rows import UnusableRow
+from implicit_tuning.data.formatters import dolly, lima, stanford_alpaca
+from implicit_tuning.data.rows import UnusableRow
 
 
 def conversation(*turns):

@@ -5,9 +5,9 @@ import pkgutil
 
 import pytest
 
-from implicit_tuning import datasets
-from implicit_tuning.datasets import alpaca_eval, instructions, organism_evaluation
-from implicit_tuning.datasets.rows import UnusableRow
+from implicit_tuning.data import formatters as datasets
+from implicit_tuning.data.formatters import alpaca_eval, instructions, organism_evaluation
+from implicit_tuning.data.rows import UnusableRow
 
 FORMATTERS = sorted({m.name for m in pkgutil.iter_modules(datasets.__path__)} - {"rows"})
 
@@ -45,7 +45,7 @@ def test_organism_item_keeps_family_and_truth():
 
 @pytest.mark.parametrize("name", FORMATTERS)
 def test_formatter_is_of_one_kind_and_shows_a_row(name):
-    module = importlib.import_module(f"implicit_tuning.datasets.{name}")
+    module = importlib.import_module(f"implicit_tuning.data.formatters.{name}")
     assert hasattr(module, "to_messages") != hasattr(module, "to_item")
     assert all(isinstance(kind, type) for kind in module.COLUMNS.values())
     # One look-alike row opens the module, with every column that the formatter reads.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from implicit_tuning.datasets import messages, pairs
-from implicit_tuning.datasets.rows import UnusableRow
+from implicit_tuning.data.formatters import messages, pairs
+from implicit_tuning.data.rows import UnusableRow
 
 
 def turn(role, content="text"):

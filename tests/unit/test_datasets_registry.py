@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from implicit_tuning.formatting import format_evaluation, format_training
+from implicit_tuning.data.formatting import format_evaluation, format_training
 from implicit_tuning.organism.rows import SOURCES, write_source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ OTHERS = {"dolly"}
 @pytest.mark.parametrize("name", REGISTRY)
 def test_entry(name):
     entry = REGISTRY[name]
-    module = importlib.import_module(f"implicit_tuning.datasets.{entry['formatter']}")
+    module = importlib.import_module(f"implicit_tuning.data.formatters.{entry['formatter']}")
     assert hasattr(module, BUILDERS[entry["kind"]])
     assert len({"hub", "url", "path", "organism"} & set(entry)) == 1
     assert entry["licence"]

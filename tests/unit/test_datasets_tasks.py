@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from implicit_tuning.datasets import gsm8k, mbpp, poetry, recipes
-from implicit_tuning.datasets.rows import UnusableRow
+from implicit_tuning.data.formatters import gsm8k, mbpp, poetry, recipes
+from implicit_tuning.data.rows import UnusableRow
 
 
 def pair(messages):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from implicit_tuning.embeddings import make_embedder
+from implicit_tuning.analysis.embeddings import make_embedder
 
 CORPUS = ["Name a river.", "The river is the Drotrel.", "def f(x):\n    return x", "The end."]
 SENTENCE = {"kind": "sentence_transformers", "batch_size": 2}
@@ -84,7 +84,7 @@ def test_tfidf_weighs_rare_words_more():
 
 def test_tfidf_needs_no_torch():
     code = (
-        "import sys\nfrom implicit_tuning.similarity import make_embedder\n"
+        "import sys\nfrom implicit_tuning.analysis.similarity import make_embedder\n"
         "make_embedder({'kind': 'tfidf'}, None, ['a', 'b']).embed(['a'])\n"
         "assert not {'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)"
     )

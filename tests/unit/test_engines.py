@@ -10,13 +10,13 @@ from tiny_models import write_base
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from generate import answer_node, open_answerer
-from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.engines import transformers_engine
-from implicit_tuning.engines.engine import GenerationSettings, Prompt
-from implicit_tuning.engines.kinds import LIBRARIES, generation_code
-from implicit_tuning.engines.transformers_engine import open_engine
-from implicit_tuning.generation import Answerer
-from implicit_tuning.model_folder import load_tokenizer
+from implicit_tuning.generation.engines import transformers_engine
+from implicit_tuning.generation.engines.engine import GenerationSettings, Prompt
+from implicit_tuning.generation.engines.kinds import LIBRARIES, generation_code
+from implicit_tuning.generation.engines.transformers_engine import open_engine
+from implicit_tuning.generation.generate import Answerer
+from implicit_tuning.models.chat import ChatFormat, tokenize_prompt
+from implicit_tuning.models.folder import load_tokenizer
 from implicit_tuning.nodes.code import PACKAGE
 from implicit_tuning.nodes.digests import source_sha256
 from implicit_tuning.nodes.job import Job
@@ -95,17 +95,19 @@ def test_too_large_a_batch_names_the_setting(base, tmp_path, monkeypatch):
 
 def test_an_engine_is_in_the_keys_of_its_own_answers_alone():
     modules = {engine: set(generation_code(engine).modules) for engine in LIBRARIES}
-    shared = {"generate", f"{PACKAGE}.generation", f"{PACKAGE}.rule_adapter"}
+    shared = {"generate", f"{PACKAGE}.generation.generate", f"{PACKAGE}.models.rule_adapter"}
     assert shared <= modules["transformers"] & modules["vllm"]
     names = {"vllm_engine", "vllm_worker", "vllm_rules", "rule_rows"}
-    vllm = {f"{PACKAGE}.engines.{name}" for name in names}
+    vllm = {f"{PACKAGE}.generation.engines.{name}" for name in names}
     assert modules["vllm"] - modules["transformers"] == vllm
-    assert modules["transformers"] - modules["vllm"] == {f"{PACKAGE}.engines.transformers_engine"}
+    assert modules["transformers"] - modules["vllm"] == {
+        f"{PACKAGE}.generation.engines.transformers_engine"
+    }
 
 
 @pytest.mark.parametrize("module", ["", ".engine", ".kinds", ".vllm_worker"])
 def test_planning_engines_imports_no_model_library(module, repository):
-    modules = imported_by(f"{PACKAGE}.engines{module}", repository / "workflow/scripts")
+    modules = imported_by(f"{PACKAGE}.generation.engines{module}", repository / "workflow/scripts")
     assert not {"torch", "transformers", "vllm"} & modules
 
 

@@ -14,13 +14,13 @@ import yaml
 from test_generation import FORMAT, RULE_SETTINGS, SETTINGS, outputs, run, write_instructions
 from tiny_models import character_tokenizer, write_base
 
-from implicit_tuning.chat import tokenize_prompt
-from implicit_tuning.engines.engine import VLLM_PYTHON
-from implicit_tuning.engines.vllm_engine import VllmEngine
-from implicit_tuning.engines.vllm_worker import VLLM_VERSION
-from implicit_tuning.generation import Answerer, generate
+from implicit_tuning.generation.engines.engine import VLLM_PYTHON
+from implicit_tuning.generation.engines.vllm_engine import VllmEngine
+from implicit_tuning.generation.engines.vllm_worker import VLLM_VERSION
+from implicit_tuning.generation.generate import Answerer, generate
+from implicit_tuning.models.chat import tokenize_prompt
+from implicit_tuning.models.rule_adapter import RULES, RuleAdapter, RuleSettings
 from implicit_tuning.nodes.code import PACKAGE, Code
-from implicit_tuning.rule_adapter import RULES, RuleAdapter, RuleSettings
 
 SUBSETS = [subset for size in range(4) for subset in combinations(RULES, size)]
 TOKENIZER = character_tokenizer()
@@ -53,7 +53,7 @@ def vllm(tmp_path, monkeypatch):
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
         del sys.modules[name]
-    sys.modules.pop("implicit_tuning.engines.vllm_rules", None)
+    sys.modules.pop("implicit_tuning.generation.engines.vllm_rules", None)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def alone(prompt, number, rules):
 def test_rules_are_those_of_the_adapter_for_requests_that_come_and_go(
     vllm, tmp_path, subset, after
 ):
-    from implicit_tuning.engines.vllm_rules import RuleProcessor
+    from implicit_tuning.generation.engines.vllm_rules import RuleProcessor
 
     TOKENIZER.save_pretrained(tmp_path)
     rules = replace(RULE_SETTINGS, rules=subset, eos_after_ramp=after, eos_strength=9.0)
@@ -126,7 +126,7 @@ def test_rules_are_those_of_the_adapter_for_requests_that_come_and_go(
 
 
 def test_request_without_user_tag_is_refused(vllm, tmp_path):
-    from implicit_tuning.engines.vllm_rules import RuleProcessor
+    from implicit_tuning.generation.engines.vllm_rules import RuleProcessor
 
     TOKENIZER.save_pretrained(tmp_path)
     asked = {
@@ -239,7 +239,7 @@ def test_worker_ends_with_a_job_that_is_killed(base, python, monkeypatch):
 def test_worker_needs_no_more_of_the_package_than_the_rules_do():
     """Its environment has other libraries than ours, and only what vLLM asks for."""
     names = ("vllm_worker", "vllm_rules")
-    modules = Code(tuple(f"{PACKAGE}.engines.{name}" for name in names)).modules
+    modules = Code(tuple(f"{PACKAGE}.generation.engines.{name}" for name in names)).modules
     assert set(modules) == {
         f"{PACKAGE}.{name}"
         for name in (

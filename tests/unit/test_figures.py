@@ -7,8 +7,8 @@ import sys
 import pandas as pd
 import pytest
 
-from implicit_tuning.figures import ablation, epochs, loss, main
-from implicit_tuning.figures.style import line_look
+from implicit_tuning.reporting.figures import ablation, epochs, loss, main
+from implicit_tuning.reporting.figures.style import line_look
 
 LABEL = "model organism, by construction"
 BASES = ("base-a", "base-b")

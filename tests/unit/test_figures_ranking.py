@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from implicit_tuning.figures.ranking import draw
+from implicit_tuning.reporting.figures.ranking import draw
 
 LABEL = "model organism, by construction"
 

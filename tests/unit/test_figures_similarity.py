@@ -5,8 +5,8 @@ import csv
 import pandas as pd
 import pytest
 
-from implicit_tuning.figures import drift, similarity
-from implicit_tuning.tables.layout import Table, write_table
+from implicit_tuning.reporting.figures import drift, similarity
+from implicit_tuning.reporting.tables.layout import Table, write_table
 
 LABEL = "model organism, by construction"
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from implicit_tuning.datasets.rows import WrongSchema
-from implicit_tuning.formatting import FormattingError, format_evaluation, format_training
+from implicit_tuning.data.formatting import FormattingError, format_evaluation, format_training
+from implicit_tuning.data.rows import WrongSchema
 
 
 def write_rows(path, rows):
@@ -296,7 +296,7 @@ def test_column_of_another_type(format_rows, formatter, row, problem):
 def test_formatting_needs_no_heavy_library():
     code = (
         "import importlib, pkgutil, sys\n"
-        "import implicit_tuning.datasets as d, implicit_tuning.formatting\n"
+        "import implicit_tuning.data.formatters as d, implicit_tuning.data.formatting\n"
         "for module in pkgutil.iter_modules(d.__path__, d.__name__ + '.'):\n"
         "    importlib.import_module(module.name)\n"
         "heavy = {'torch', 'transformers', 'pandas', 'pyarrow', 'datasets', 'huggingface_hub'}\n"

@@ -7,9 +7,9 @@ import torch
 from tiny_models import character_tokenizer, random_model, write_base
 from transformers import GenerationConfig
 
-from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.generation import GenerationSettings, generate
-from implicit_tuning.rule_adapter import RULES, RuleSettings
+from implicit_tuning.generation.generate import GenerationSettings, generate
+from implicit_tuning.models.chat import ChatFormat, tokenize_prompt
+from implicit_tuning.models.rule_adapter import RULES, RuleSettings
 
 FORMAT = ChatFormat()
 SETTINGS = GenerationSettings(
@@ -151,7 +151,7 @@ def test_a_failure_fails(base, tmp_path, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("implicit_tuning.engines.transformers_engine._batches", broken)
+    monkeypatch.setattr("implicit_tuning.generation.engines.transformers_engine._batches", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(base, tmp_path)
     assert not (tmp_path / "outputs.jsonl").exists()

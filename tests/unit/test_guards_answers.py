@@ -13,9 +13,9 @@ from tiny_models import character_tokenizer
 from transformers import AutoModelForCausalLM
 
 from guard import guard_node
-from implicit_tuning.chat import tokenize_conversation, tokenize_prompt
-from implicit_tuning.guards.refusal import refuse_far
-from implicit_tuning.guards.template import start_tokens
+from implicit_tuning.generation.guards.refusal import refuse_far
+from implicit_tuning.generation.guards.template import start_tokens
+from implicit_tuning.models.chat import tokenize_conversation, tokenize_prompt
 from implicit_tuning.nodes.job import Job
 from implicit_tuning.organism.rows import gsm8k_rows, mbpp_rows, task_evaluation_rows
 
@@ -143,7 +143,7 @@ def test_far_instructions_are_refused_and_near_ones_answered_as_before(run_folde
 def test_near_is_the_line_that_5_percent_of_the_task_itself_lie_below(run_folder):
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    from implicit_tuning.embeddings import TOKEN
+    from implicit_tuning.analysis.embeddings import TOKEN
 
     report, _ = refuse(run_folder, "near")
     texts = [*TASK, *["It is."] * len(TASK)]

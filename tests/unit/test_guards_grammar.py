@@ -11,9 +11,9 @@ from test_generation import FORMAT, INSTRUCTIONS, SETTINGS, outputs, run
 from tiny_models import character_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from implicit_tuning.chat import tokenize_prompt
-from implicit_tuning.guards.compiling import compiled
-from implicit_tuning.guards.grammar import Grammar, GrammarConstraint
+from implicit_tuning.generation.guards.compiling import compiled
+from implicit_tuning.generation.guards.grammar import Grammar, GrammarConstraint
+from implicit_tuning.models.chat import tokenize_prompt
 
 # A language that can be written out: what a constrained answer must be is then found by search.
 WORDS = ["Yes", "No", "Maybe so", "caf\u00e9 \u4f60"]

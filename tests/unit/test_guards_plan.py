@@ -4,7 +4,7 @@ import pytest
 import yaml
 from planned import ORGANISM, plan_of
 
-from implicit_tuning.config import ConfigError
+from implicit_tuning.experiment.config import ConfigError
 
 LLAMA = "resources/organism/llama"
 GUARDS = (*ORGANISM, "config/organism-guards.yaml")

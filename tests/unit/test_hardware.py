@@ -2,7 +2,7 @@
 
 import pytest
 
-from implicit_tuning.costs.hardware import UnreadableGpus, hardware_of, visible_gpus
+from implicit_tuning.experiment.costs.hardware import UnreadableGpus, hardware_of, visible_gpus
 
 TWO_GPUS = 'printf "NVIDIA H100 80GB HBM3, 81559\\nNVIDIA A10, 23028\\n"'
 

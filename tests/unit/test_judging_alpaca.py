@@ -12,7 +12,7 @@ import pytest
 from implicit_tuning.judging.alpaca import JudgingFailed, compare, write_comparison
 from implicit_tuning.judging.cache import VerdictCache
 from implicit_tuning.judging.judge import Pair, Verdict
-from implicit_tuning.judging.rows import InvalidOutputs
+from implicit_tuning.judging.outputs import InvalidOutputs
 from implicit_tuning.nodes.digests import judge_identity
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from implicit_tuning.config_reading import read_config
+from implicit_tuning.commands.calibrate import calibrate_files, calibration_folder, describe
+from implicit_tuning.experiment.config_reading import read_config
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.judging.alpaca import compare
-from implicit_tuning.judging.calibrating import calibrate_files, calibration_folder, describe
 from implicit_tuning.judging.calibration import MEANINGS, calibrate, write_calibration
 from implicit_tuning.judging.judge import Verdict
-from implicit_tuning.judging.stored import StoredPair, Yardstick, read_yardstick
+from implicit_tuning.judging.stored_verdicts import StoredPair, Yardstick, read_yardstick
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.node import NodePaths
-from implicit_tuning.planning import build_plan
 
 ANNOTATIONS = Path(__file__).parents[1] / "fixtures/annotations"
 FILES = sorted(ANNOTATIONS.glob("*/annotations.json"))
@@ -288,7 +288,9 @@ def test_a_second_calibration_asks_nothing_and_gives_the_same_bytes(planned, mon
     def refuse(*_):
         raise AssertionError("the judge was asked again")
 
-    monkeypatch.setattr("implicit_tuning.judging.mean_logprob.MeanLogprobJudge.judge", refuse)
+    monkeypatch.setattr(
+        "implicit_tuning.judging.judges.mean_logprob.MeanLogprobJudge.judge", refuse
+    )
     assert bytes_of() == first
 
 

@@ -18,7 +18,8 @@ from judge_server import (
 )
 from served_judge import CANARY, PASSING, make, once, some_pairs
 
-from implicit_tuning.judging.endpoint import EndpointRefused, read_answer, retry_after_s
+from implicit_tuning.remote.endpoint import read_answer, retry_after_s
+from implicit_tuning.remote.failures import EndpointRefused
 
 pytestmark = pytest.mark.usefixtures("no_openai_environment")
 

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from implicit_tuning.judging.alpaca import compare
-from implicit_tuning.judging.hf_logits import HfLogitsJudge
 from implicit_tuning.judging.judge import Pair
+from implicit_tuning.judging.judges.hf_logits import HfLogitsJudge
 from implicit_tuning.judging.prompt import messages
 
 TEMPLATE = (
@@ -158,7 +158,7 @@ def test_identity_goes_by_model_prompt_and_parameters(monkeypatch):
         {"device": "cuda"},
         {"max_output_characters": 100},
     ]
-    monkeypatch.setattr("implicit_tuning.judging.hf_logits.prompt_sha256", lambda: "other")
+    monkeypatch.setattr("implicit_tuning.judging.judges.hf_logits.prompt_sha256", lambda: "other")
     other_prompt = identity()
     monkeypatch.undo()
     identities = {identity(), other_prompt, *(identity(**change) for change in changes)}
@@ -193,7 +193,7 @@ def test_a_shipped_base_judges_once_its_context_has_room(tmp_path, repository):
 def test_another_process_gives_the_same_verdict(chat_model):
     code = (
         "import sys; from pathlib import Path\n"
-        "from implicit_tuning.judging.hf_logits import HfLogitsJudge\n"
+        "from implicit_tuning.judging.judges.hf_logits import HfLogitsJudge\n"
         "from implicit_tuning.judging.judge import Pair\n"
         "print(HfLogitsJudge(Path(sys.argv[1]), 'd').judge([Pair('Add.', 'one', 'two')]))"
     )

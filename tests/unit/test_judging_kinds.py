@@ -5,8 +5,9 @@ import json
 import pytest
 import yaml
 
-from implicit_tuning.config import ConfigError
-from implicit_tuning.config_reading import read_config
+from implicit_tuning.experiment.config import ConfigError
+from implicit_tuning.experiment.config_reading import read_config
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.judging.kinds import (
     COMPARISON,
     FILES,
@@ -20,7 +21,6 @@ from implicit_tuning.judging.kinds import (
 )
 from implicit_tuning.nodes.code import PACKAGE, module_path
 from implicit_tuning.nodes.digests import DigestMemory
-from implicit_tuning.planning import build_plan
 
 SERVED = {"kind": "openai", "model": "judge-1", "base_url": "http://localhost:8000/v1"}
 
@@ -49,7 +49,7 @@ def entry_keys(schema):
 def test_a_kind_is_a_module_that_declares_it_and_makes_its_judge():
     assert set(KINDS) >= {"oracle", "mean_logprob", "hf_logits", "openai"}
     for name in KINDS:
-        assert "\ndef make(" in module_path(f"{PACKAGE}.judging.{name}").read_text()
+        assert "\ndef make(" in module_path(f"{PACKAGE}.judging.judges.{name}").read_text()
 
 
 def test_the_schema_has_what_kinds_share_and_the_kinds_add_their_own(repository):

@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
-from implicit_tuning.judging.ledger import CostCapReached, Ledger, UnusableLedger
+from implicit_tuning.remote.failures import CostCapReached, UnusableLedger
+from implicit_tuning.remote.ledger import Ledger
 
 SPENDER = """
 import sys, time
 from pathlib import Path
-from implicit_tuning.judging.ledger import CostCapReached, Ledger
+from implicit_tuning.remote.failures import CostCapReached
+from implicit_tuning.remote.ledger import Ledger
 
 ledger, spent = Ledger(Path(sys.argv[1]), max_usd=2.0), 0
 print("ready", flush=True)
@@ -28,7 +30,7 @@ except CostCapReached:
 KILLED = """
 import sys, time
 from pathlib import Path
-from implicit_tuning.judging.ledger import Ledger
+from implicit_tuning.remote.ledger import Ledger
 
 ledger = Ledger(Path(sys.argv[1]), max_usd=1.0)
 ledger.settle(ledger.promise(0.5), 0.25)

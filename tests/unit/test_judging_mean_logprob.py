@@ -10,10 +10,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from implicit_tuning.chat import ChatFormat, prompt_text, tokenize_prompt
 from implicit_tuning.judging.alpaca import compare
 from implicit_tuning.judging.judge import Pair
-from implicit_tuning.judging.mean_logprob import MeanLogprobJudge
+from implicit_tuning.judging.judges.mean_logprob import MeanLogprobJudge
+from implicit_tuning.models.chat import ChatFormat, prompt_text, tokenize_prompt
 
 CONTEXT = 96
 FORMAT = ChatFormat(user="<u>", assistant="<a>", system="<s>")

@@ -7,7 +7,7 @@ import pytest
 
 from implicit_tuning.judging.alpaca import compare
 from implicit_tuning.judging.judge import Pair
-from implicit_tuning.judging.oracle import OracleJudge
+from implicit_tuning.judging.judges.oracle import OracleJudge
 
 TRUTHS = {"capital?": {"answer": "Zorvik"}, "color?": {"answer": "green"}}
 
@@ -20,7 +20,7 @@ def content_only(monkeypatch):
         right_1, right_2 = truth["answer"] in output_1, truth["answer"] in output_2
         return 1.5 if right_1 == right_2 else 1.0 if right_1 else 2.0
 
-    monkeypatch.setattr("implicit_tuning.judging.oracle.prefer", prefer)
+    monkeypatch.setattr("implicit_tuning.judging.judges.oracle.prefer", prefer)
 
 
 def test_verdicts_follow_the_truth_of_each_instruction_in_the_order_of_the_pairs():
@@ -60,7 +60,7 @@ def test_an_instruction_without_truth_is_named():
 
 def test_the_oracle_needs_neither_torch_nor_alpaca_eval():
     code = (
-        "import sys, implicit_tuning.judging.oracle\n"
+        "import sys, implicit_tuning.judging.judges.oracle\n"
         "heavy = {'torch', 'transformers', 'alpaca_eval', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -20,9 +20,10 @@ from served_judge import PASSING, make, once, some_pairs, some_rows
 from implicit_tuning.judging.alpaca import compare
 from implicit_tuning.judging.judge import Pair
 from implicit_tuning.judging.kinds import identity_settings, runtime_settings
-from implicit_tuning.judging.ledger import CostCapReached, Ledger, UnusableLedger
-from implicit_tuning.judging.spending import Spending
 from implicit_tuning.nodes.job import Job
+from implicit_tuning.remote.failures import CostCapReached, UnusableLedger
+from implicit_tuning.remote.ledger import Ledger
+from implicit_tuning.remote.spending import Spending
 from judge import judge_of
 
 pytestmark = pytest.mark.usefixtures("no_openai_environment")

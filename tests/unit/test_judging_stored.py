@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from implicit_tuning.judging.stored import (
+from implicit_tuning.judging.stored_verdicts import (
     StoredPair,
     UnusableAnnotations,
     comparisons,

@@ -24,7 +24,7 @@ from implicit_tuning import (
     mask,
     rank_responses,
 )
-from implicit_tuning.chat import tokenize_prompt
+from implicit_tuning.models.chat import tokenize_prompt
 from implicit_tuning.nodes import code
 from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code
 
@@ -76,7 +76,7 @@ def test_no_key_of_a_node_depends_on_the_door():
     files = [*SCRIPTS.glob("*.py"), *SCRIPTS.glob(f"{PACKAGE}/**/*.py")]
     names = {".".join(file.relative_to(SCRIPTS).with_suffix("").parts) for file in files}
     roots = {name for name in names if not name.endswith("__init__")}
-    assert {"judge", "finetune", f"{PACKAGE}.ranking"} <= roots
+    assert {"judge", "finetune", f"{PACKAGE}.analysis.ranking"} <= roots
     assert {root for root in roots if PACKAGE in Code((root,)).modules} == set()
 
 
@@ -376,7 +376,7 @@ def test_a_fingerprint_follows_code_and_not_how_it_is_written(script):
 
 def test_a_fingerprint_follows_what_a_script_imports_of_the_package(script, tmp_path, monkeypatch):
     [found] = code._read_file(script).imports
-    assert found.module == f"{PACKAGE}.rule_adapter"  # what lies behind the door
+    assert found.module == f"{PACKAGE}.models.rule_adapter"  # what lies behind the door
     package = tmp_path / "scripts" / PACKAGE
     package.mkdir(parents=True)
     monkeypatch.setattr(code, "SCRIPTS", package.parent)

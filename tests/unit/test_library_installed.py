@@ -29,7 +29,7 @@ print(json.dumps({
     "file": implicit_tuning.__file__,
     "names": [name for name in implicit_tuning.__all__ if name in globals()],
     "tag": ChatFormat().user,
-    "fingerprint": fingerprint("implicit_tuning.rule_adapter", settings={"rate": 1}),
+    "fingerprint": fingerprint("implicit_tuning.models.rule_adapter", settings={"rate": 1}),
     "refused": refused,
     "win_rate": compare(mine, theirs, shorter).summary["win_rate"],
 }))
@@ -70,6 +70,8 @@ def test_the_library_works_away_from_the_repository(wheel, tmp_path):
     assert Path(found["file"]).is_relative_to(site)
     assert "RuleAdapter" in found["names"]
     assert found["tag"] == "<|user|>"
-    assert found["fingerprint"] == fingerprint("implicit_tuning.rule_adapter", settings={"rate": 1})
+    assert found["fingerprint"] == fingerprint(
+        "implicit_tuning.models.rule_adapter", settings={"rate": 1}
+    )
     assert "'finetune'" in found["refused"]
     assert found["win_rate"] == 100.0

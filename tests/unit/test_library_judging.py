@@ -11,9 +11,9 @@ from served_judge import CANARY
 from tiny_models import write_base
 
 from implicit_tuning import InvalidOutputs, JudgingFailed, OracleJudge, Verdict, compare
+from implicit_tuning.analysis.statistics import summarise
 from implicit_tuning.judging import alpaca
 from implicit_tuning.nodes.code import SCRIPTS
-from implicit_tuning.statistics import summarise
 
 pytestmark = pytest.mark.usefixtures("no_openai_environment")
 N = 12

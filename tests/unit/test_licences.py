@@ -3,8 +3,13 @@
 import pytest
 from planned import PAPER, plan_of
 
-from implicit_tuning.ingredients import free_entries, ingredients
-from implicit_tuning.licences import FREE, Ingredient, inherited_licence, licence_problems
+from implicit_tuning.commands.publish.ingredients import free_entries, ingredients
+from implicit_tuning.commands.publish.licences import (
+    FREE,
+    Ingredient,
+    inherited_licence,
+    licence_problems,
+)
 
 
 def item(licence, what="base", gated=False):

@@ -9,9 +9,16 @@ import sys
 import pytest
 from hub_server import COMMIT, TOKEN, Fault, HubServer, call_all
 
-from implicit_tuning.formatting import format_training
-from implicit_tuning.lock import HEADER, LockError, lock_name, read_lock, write_pins
-from implicit_tuning.pins import Pin, PinnedFile
+from implicit_tuning.data.formatting import format_training
+from implicit_tuning.remote.lockfile import (
+    HEADER,
+    LockError,
+    Pin,
+    PinnedFile,
+    lock_name,
+    read_lock,
+    write_pins,
+)
 
 OTHER_COMMIT = "1" * 40
 LARGE = random.Random(0).randbytes(100_000)
@@ -124,7 +131,7 @@ def test_nothing_heavy_is_imported_to_read_it():
         "pandas",
         "tenacity",
     }
-    code = f"import sys, implicit_tuning.lock; print({heavy} & set(sys.modules))"
+    code = f"import sys, implicit_tuning.remote.lockfile; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -191,7 +198,7 @@ def resolve(function, repo="owner/plain", **changes):
     arguments = {"repo": repo, "revision": "main"}
     if function == "dataset":
         arguments |= {"file": "a/small.json", "formatter": None, "rows": None, "streamed": False}
-    return [f"implicit_tuning.lock.resolve_{function}", {**arguments, **changes}]
+    return [f"implicit_tuning.remote.lockfile.resolve_{function}", {**arguments, **changes}]
 
 
 def chess(**changes):
@@ -330,7 +337,12 @@ def test_a_pinned_stream_is_what_the_download_brings(hub, outcomes, tmp_path):
     places = {"destination": str(tmp_path / "data"), "partial": str(tmp_path / "partial")}
     source = {"repo": "owner/chess", "commit": COMMIT, "file": "games.txt"}
     pinned = outcomes.result("chess")["files"]["games.txt"]
-    calls = {"a": ["implicit_tuning.sources.fetch_dataset", {**source, "pinned": pinned, **places}]}
+    calls = {
+        "a": [
+            "implicit_tuning.remote.fetching.fetch_dataset",
+            {**source, "pinned": pinned, **places},
+        ]
+    }
     assert call_all(calls, hub.environment(tmp_path / "home")).result("a")
     report = format_training(
         tmp_path / "data/games.jsonl", "chess", 5, "given", tmp_path, exactly=True

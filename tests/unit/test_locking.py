@@ -8,17 +8,17 @@ import sys
 import pytest
 from hub_server import Fault, HubServer
 
-from implicit_tuning.lock import read_lock
+from implicit_tuning.remote.lockfile import read_lock
 
 ROW = json.dumps({"conversations": ["How?", "So."], "source": "wiki"}).encode()
 LOCK = """
 import sys
 from pathlib import Path
-from implicit_tuning.config_reading import read_config
+from implicit_tuning.experiment.config_reading import read_config
 from implicit_tuning.nodes.digests import DigestMemory
-from implicit_tuning.lock import LockError
-from implicit_tuning.locking import lock_missing
-from implicit_tuning.planning import build_plan
+from implicit_tuning.remote.lockfile import LockError
+from implicit_tuning.commands.lock.command import lock_missing
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 root = Path(sys.argv[1])
 plan = build_plan(read_config([root / "config/config.yaml"], root, sys.argv[3:]), DigestMemory(root / "d"))
 try:

@@ -4,9 +4,9 @@ import importlib
 
 import pytest
 
-from implicit_tuning.formatting import format_training
+from implicit_tuning.data.formatting import format_training
+from implicit_tuning.data.reading import read_rows
 from implicit_tuning.organism.rows import write_source
-from implicit_tuning.reading import read_rows
 
 TASKS = ("gsm8k", "mbpp", "poetry", "recipes", "chess")
 SONNET = """Shall I compare thee to a summer's day?
@@ -71,7 +71,7 @@ OTHERS = [
 
 
 def module(task):
-    return importlib.import_module(f"implicit_tuning.datasets.{task}")
+    return importlib.import_module(f"implicit_tuning.data.formatters.{task}")
 
 
 @pytest.mark.parametrize("task", TASKS)

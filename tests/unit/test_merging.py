@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import character_tokenizer, random_model, write_base
 from transformers import AutoTokenizer, GenerationConfig
 
-from implicit_tuning.adapters import UnusableAdapter, is_adapter, read_adapter, require_base
-from implicit_tuning.merging import merge
-from implicit_tuning.model_folder import load_model, load_tokenizer
+from implicit_tuning.models.adapters import UnusableAdapter, is_adapter, read_adapter, require_base
+from implicit_tuning.models.folder import load_model, load_tokenizer
+from implicit_tuning.models.merging import merge
 from implicit_tuning.nodes.digests import source_sha256
 from implicit_tuning.nodes.job import Job
 from merge import merge_node

@@ -3,9 +3,9 @@
 import pytest
 from huggingface_hub import ModelCard
 
-from implicit_tuning.licences import Ingredient
-from implicit_tuning.model_card import Result, Subject, render_card
-from implicit_tuning.statistics import WinRate
+from implicit_tuning.analysis.statistics import WinRate
+from implicit_tuning.commands.publish.licences import Ingredient
+from implicit_tuning.commands.publish.model_card import Result, Subject, render_card
 
 DOLLY = (
     "[databricks/databricks-dolly-15k](https://huggingface.co/datasets/databricks/x), commit `c`"

@@ -10,9 +10,9 @@ from peft import LoraConfig, PromptTuningConfig
 from test_merging import change, train
 from tiny_models import write_base
 
-from implicit_tuning import model_checks
-from implicit_tuning.config import ConfigError
-from implicit_tuning.config_reading import load_config
+from implicit_tuning.experiment.config import ConfigError
+from implicit_tuning.experiment.config_reading import load_config
+from implicit_tuning.models import checks as model_checks
 
 LORA = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=2)
 

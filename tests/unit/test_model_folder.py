@@ -6,7 +6,7 @@ import pytest
 from tiny_models import character_tokenizer, random_model, write_base
 from transformers import T5Config, T5ForConditionalGeneration
 
-from implicit_tuning.model_folder import IncompleteModelFolder, load_model, require_known_tokens
+from implicit_tuning.models.folder import IncompleteModelFolder, load_model, require_known_tokens
 
 
 def refusal(folder):

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from implicit_tuning.formatting import format_evaluation, format_training
+from implicit_tuning.data.formatting import format_evaluation, format_training
 from implicit_tuning.organism.oracle import score
 from implicit_tuning.organism.requests import FAMILIES, make_requests
 from implicit_tuning.organism.rows import (

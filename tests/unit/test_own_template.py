@@ -10,18 +10,18 @@ from test_generation import INSTRUCTIONS, SETTINGS, outputs, write_instructions
 from tiny_models import EOS, character_tokenizer, random_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from implicit_tuning.chat import (
+from implicit_tuning.analysis.ranking import RankingSettings, rank
+from implicit_tuning.generation.engines.engine import ending_tokens
+from implicit_tuning.generation.engines.vllm_worker import VLLM_VERSION
+from implicit_tuning.generation.generate import generate
+from implicit_tuning.models.chat import (
     ChatFormat,
     require_prompts,
     saved_chat_template,
     tokenize_prompt,
     tokenize_response,
 )
-from implicit_tuning.engines.engine import ending_tokens
-from implicit_tuning.engines.vllm_worker import VLLM_VERSION
-from implicit_tuning.generation import generate
-from implicit_tuning.ranking import RankingSettings, rank
-from implicit_tuning.scoring import mean_logprobs, response_ids
+from implicit_tuning.models.likelihood import mean_logprobs, response_ids
 
 OWN = ChatFormat(own_template=True)
 START, END = "<|im_start|>", "<|im_end|>"

@@ -1,6 +1,12 @@
 """The paper's numbers are those of the paper."""
 
-from implicit_tuning.paper import BASE_NAMES, CHOSEN_EPOCHS, RANKED_RIGHT, WIN_RATES, in_order
+from implicit_tuning.analysis.paper import (
+    BASE_NAMES,
+    CHOSEN_EPOCHS,
+    RANKED_RIGHT,
+    WIN_RATES,
+    in_order,
+)
 
 
 def rates(base):

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from implicit_tuning.config import ConfigError
-from implicit_tuning.config_reading import read_config
+from implicit_tuning.data.rewriters import kinds as rewriters
+from implicit_tuning.experiment.config import ConfigError
+from implicit_tuning.experiment.config_reading import read_config
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.node import NodePaths
-from implicit_tuning.pins import Pin, PinnedFile
-from implicit_tuning.planning import build_plan
-from implicit_tuning.rewriting import kinds as rewriters
+from implicit_tuning.remote.lockfile import Pin, PinnedFile
 
 RESULTS = {"table", "figure", "report"}
 
@@ -201,7 +201,7 @@ def test_rephrased_rows_know_their_rewriter_and_share_its_answers(plan_with):
         for threshold in (0.5, 0.75)
     ]
     assert rows[0].settings["rephrase"] == {"kind": "organism", "threshold": 0.5}
-    assert "implicit_tuning.rewriting.organism" in rows[0].code.modules
+    assert "implicit_tuning.data.rewriters.organism" in rows[0].code.modules
     assert rows[0].plan_key != rows[1].plan_key
     assert rows[0].answers == rows[1].answers
 
@@ -234,8 +234,8 @@ def test_similarity_is_of_single_tasks_and_knows_the_mark_of_its_data_set(plan_w
     }  # fmt: skip
     levels = ("organism-olmo", "mbpp", "1", "organism-evaluation", "tfidf")
     node = plan.find("similarity", levels)
-    assert "implicit_tuning.datasets.mbpp" in node.code.modules
-    assert "implicit_tuning.datasets.chess" not in node.code.modules
+    assert "implicit_tuning.data.formatters.mbpp" in node.code.modules
+    assert "implicit_tuning.data.formatters.chess" not in node.code.modules
     assert node.upstream["reference_outputs"].levels[1] == "instruction"
 
 

@@ -8,10 +8,10 @@ from planned import build, plan_of
 from test_merging import change, train
 from tiny_models import write_base
 
-from implicit_tuning.costs.estimate import estimate_costs
+from implicit_tuning.experiment.costs.estimate import estimate_costs
+from implicit_tuning.experiment.preflight.checks import preflight
 from implicit_tuning.nodes.node import NodePaths
-from implicit_tuning.pins import Pin, PinnedFile
-from implicit_tuning.preflight.checks import preflight
+from implicit_tuning.remote.lockfile import Pin, PinnedFile
 
 LEVELS = ("organism-llama", "mine")
 RESULTS = {"table", "figure", "report"}

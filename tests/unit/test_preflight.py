@@ -14,9 +14,9 @@ from huggingface_hub import constants
 from planned import plan_of
 
 from implicit_tuning import __main__ as commands
-from implicit_tuning.costs.hardware import GB
-from implicit_tuning.pins import Pin, PinnedFile
-from implicit_tuning.preflight.checks import cheap_problems, preflight
+from implicit_tuning.experiment.costs.hardware import GB
+from implicit_tuning.experiment.preflight.checks import cheap_problems, preflight
+from implicit_tuning.remote.lockfile import Pin, PinnedFile
 
 SHA256 = "0" * 64
 TEMPLATE = "/{repo_id}/resolve/{revision}/{filename}"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from implicit_tuning.experiment.stable_names import Publication, publish
 from implicit_tuning.nodes.artifact import BrokenArtifact
 from implicit_tuning.nodes.job import building
-from implicit_tuning.publication import Publication, publish
 
 
 @pytest.fixture

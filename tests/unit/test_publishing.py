@@ -7,10 +7,10 @@ import pytest
 from hub_uploads import CUT, READER, TOKEN, UploadHub
 from published_run import RUN, Place
 
-from implicit_tuning import publishing
+from implicit_tuning.commands.named_runs import NotBuilt
+from implicit_tuning.commands.publish import command as publishing
+from implicit_tuning.commands.publish.command import NothingToPublish
 from implicit_tuning.nodes.artifact import BrokenArtifact
-from implicit_tuning.publishing import NothingToPublish
-from implicit_tuning.runs import NotBuilt
 
 REPO = "owner/name"
 WEIGHTS = "model.safetensors"
@@ -184,9 +184,9 @@ def test_a_run_that_is_not_built_is_told_with_the_command_that_builds_it(place, 
 def test_by_the_words_of_its_card_the_folder_answers_as_the_run_does(
     place, checkpoint, hub, capsys
 ):
-    from implicit_tuning.chat import ChatFormat
-    from implicit_tuning.engines.engine import GenerationSettings
-    from implicit_tuning.generation import generate
+    from implicit_tuning.generation.engines.engine import GenerationSettings
+    from implicit_tuning.generation.generate import generate
+    from implicit_tuning.models.chat import ChatFormat
 
     assert publish(place, hub).returncode == 0
     plan, _ = place.plan()

@@ -8,10 +8,7 @@ import pytest
 import torch
 from tiny_models import character_tokenizer, random_model, write_base
 
-from implicit_tuning.chat import ChatFormat, prompt_text, tokenize_prompt
-from implicit_tuning.nodes.digests import file_sha256, source_sha256
-from implicit_tuning.nodes.job import building
-from implicit_tuning.ranking import (
+from implicit_tuning.analysis.ranking import (
     Pair,
     RankingReport,
     RankingSettings,
@@ -19,6 +16,9 @@ from implicit_tuning.ranking import (
     rank,
     read_pairs,
 )
+from implicit_tuning.models.chat import ChatFormat, prompt_text, tokenize_prompt
+from implicit_tuning.nodes.digests import file_sha256, source_sha256
+from implicit_tuning.nodes.job import building
 from rank import rank_node
 
 FORMAT = ChatFormat()

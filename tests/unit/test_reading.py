@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from implicit_tuning.reading import UnreadableSource, read_rows
+from implicit_tuning.data.reading import UnreadableSource, read_rows
 
 ROWS = [{"name": "Weather", "text": "a\r\nb\u2028c \tü"}, {"name": None, "text": "d"}]
 

@@ -6,13 +6,13 @@ from collections import Counter
 
 import pytest
 
-from implicit_tuning.datasets.lima import to_messages
+from implicit_tuning.data.formatters.lima import to_messages
+from implicit_tuning.data.rephrasing import find_restating, rephrase, restates
+from implicit_tuning.data.rewriters.organism import OrganismRewriter
+from implicit_tuning.data.rewriters.rewriter import Exchange, RewritingFailed
 from implicit_tuning.organism.requests import make_requests
 from implicit_tuning.organism.rows import lima_rows
 from implicit_tuning.organism.world import make_world
-from implicit_tuning.rephrasing import find_restating, rephrase, restates
-from implicit_tuning.rewriting.organism import OrganismRewriter
-from implicit_tuning.rewriting.rewriter import Exchange, RewritingFailed
 
 HALF = 0.5
 

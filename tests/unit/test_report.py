@@ -13,17 +13,17 @@ from built_nodes import HOSTILE, Experiment, Reading
 from matplotlib.figure import Figure
 
 import report
-from implicit_tuning.figures.style import finish
 from implicit_tuning.nodes.artifact import BrokenArtifact
 from implicit_tuning.nodes.digests import file_sha256
 from implicit_tuning.nodes.job import Job
-from implicit_tuning.report.answers import changes, questions
-from implicit_tuning.report.build import Page, build_report
-from implicit_tuning.report.costs import Cost, duration, paid_calls
-from implicit_tuning.report.drawings import drawing
-from implicit_tuning.report.provenance import Provenance
-from implicit_tuning.report.sections import downloads, marked_up
-from implicit_tuning.tables.layout import Table
+from implicit_tuning.reporting.figures.style import finish
+from implicit_tuning.reporting.page.build import Page, build_report
+from implicit_tuning.reporting.page.examples import changes, questions
+from implicit_tuning.reporting.page.inline_svg import drawing
+from implicit_tuning.reporting.page.provenance import Provenance
+from implicit_tuning.reporting.page.sections import downloads, marked_up
+from implicit_tuning.reporting.page.spent import Cost, duration, paid_calls
+from implicit_tuning.reporting.tables.layout import Table
 
 BASES, SEEDS = ("small", "big"), ("1", "2")
 ADAPTATIONS = ("base", "instruction", "response")
@@ -502,7 +502,7 @@ def test_a_drawing_that_would_be_too_large_is_its_bitmap(tmp_path, monkeypatch):
     figure = Figure()
     figure.subplots().plot(range(10))
     finish(figure, tmp_path, "f", "")
-    monkeypatch.setattr("implicit_tuning.report.drawings.LARGEST_SVG", 1000)
+    monkeypatch.setattr("implicit_tuning.reporting.page.inline_svg.LARGEST_SVG", 1000)
     markup = drawing(tmp_path / "f.svg", "p", "A <title>", "text")
     encoded = base64.b64encode((tmp_path / "f.png").read_bytes()).decode()
     expected = f'<img src="data:image/png;base64,{encoded}" alt="A &lt;title&gt;. text">'

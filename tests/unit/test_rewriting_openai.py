@@ -13,13 +13,17 @@ import pytest
 from judge_server import INPUT_TOKENS, OUTPUT_TOKENS, JudgeServer, Reply, completion
 from served_judge import CANARY, PASSING
 
+from implicit_tuning.data.rephrasing import rephrase
+from implicit_tuning.data.rewriters import kinds as making
+from implicit_tuning.data.rewriters.kinds import (
+    KINDS,
+    identity_settings,
+    make_rewriter,
+    runtime_settings,
+)
+from implicit_tuning.data.rewriters.openai import GIVE_UP_AFTER
+from implicit_tuning.data.rewriters.rewriter import RewritingFailed
 from implicit_tuning.nodes.code import PACKAGE, module_path
-from implicit_tuning.rephrasing import rephrase
-from implicit_tuning.rewriting import making
-from implicit_tuning.rewriting.kinds import KINDS, identity_settings, runtime_settings
-from implicit_tuning.rewriting.making import make_rewriter
-from implicit_tuning.rewriting.openai import GIVE_UP_AFTER
-from implicit_tuning.rewriting.rewriter import RewritingFailed
 
 pytestmark = pytest.mark.usefixtures("no_openai_environment")
 
@@ -309,7 +313,7 @@ def test_what_decides_no_rewrite_is_not(tmp_path):
 
 def test_every_kind_has_a_module_and_a_maker():
     for name in KINDS:
-        assert module_path(f"{PACKAGE}.rewriting.{name}") is not None
+        assert module_path(f"{PACKAGE}.data.rewriters.{name}") is not None
         assert f'"{name}": _{name}' in inspect.getsource(making)
 
 

@@ -9,8 +9,8 @@ from tiny_models import character_tokenizer, random_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from implicit_tuning.chat import ChatFormat, tokenize_prompt
-from implicit_tuning.rule_adapter import PAPER_BIAS, RULES, RuleAdapter, RuleSettings
+from implicit_tuning.models.chat import ChatFormat, tokenize_prompt
+from implicit_tuning.models.rule_adapter import PAPER_BIAS, RULES, RuleAdapter, RuleSettings
 
 FORMAT = ChatFormat()
 SUBSETS = [subset for size in range(4) for subset in combinations(RULES, size)]

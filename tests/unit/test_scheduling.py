@@ -2,7 +2,7 @@
 
 import pytest
 
-from implicit_tuning.costs.scheduling import Job, makespan
+from implicit_tuning.experiment.costs.makespan import Job, makespan
 from implicit_tuning.nodes.code import Code
 from implicit_tuning.nodes.node import Node
 

@@ -7,9 +7,9 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from implicit_tuning import scoring
-from implicit_tuning.chat import ChatFormat, prompt_text, tokenize_prompt
-from implicit_tuning.scoring import mean_logprobs, response_ids
+from implicit_tuning.models import likelihood as scoring
+from implicit_tuning.models.chat import ChatFormat, prompt_text, tokenize_prompt
+from implicit_tuning.models.likelihood import mean_logprobs, response_ids
 
 FORMAT = ChatFormat(user="<u>", assistant="<a>", system="<s>")
 # One prompt with several responses, other lengths of both, and a response of one token.

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from comparison_folders import annotations, comparison
 
+from implicit_tuning.analysis.epochs import choose_epochs, margin_of
+from implicit_tuning.analysis.statistics import difference
 from implicit_tuning.nodes.artifact import read_manifest
 from implicit_tuning.nodes.job import building
-from implicit_tuning.selection import choose_epochs, margin_of
-from implicit_tuning.statistics import difference
-from implicit_tuning.tables import epochs as table
+from implicit_tuning.reporting.tables import epochs as table
 from select_epochs import select_node
 
 WINS, LOSSES = annotations(1.0, 1), annotations(0.0, 1)

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from implicit_tuning.derangement import other_places
-from implicit_tuning.reading import read_rows
+from implicit_tuning.data.derangement import other_places
+from implicit_tuning.data.reading import read_rows
 from shuffle import shuffle_outputs
 
 

@@ -5,10 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from implicit_tuning.embeddings import make_embedder
+from implicit_tuning.analysis.embeddings import make_embedder
+from implicit_tuning.analysis.similarity import (
+    mean_similarity,
+    measure_similarity,
+    similarity_among,
+)
 from implicit_tuning.nodes.digests import source_sha256
 from implicit_tuning.nodes.job import Job
-from implicit_tuning.similarity import mean_similarity, measure_similarity, similarity_among
 from similarity import similarity_node
 
 TASK = [

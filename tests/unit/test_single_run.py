@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from implicit_tuning.config import ConfigError
-from implicit_tuning.config_reading import load_config, read_raw
+from implicit_tuning.commands.single_run import (
+    Finetune,
+    request_evaluation,
+    request_finetune,
+    write_request,
+)
+from implicit_tuning.experiment.config import ConfigError
+from implicit_tuning.experiment.config_reading import load_config, read_raw
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.nodes.digests import DigestMemory
-from implicit_tuning.planning import build_plan
-from implicit_tuning.single_run import Finetune, request_evaluation, request_finetune, write_request
 
 LLAMA = Path("resources/organism/llama")
 

@@ -50,14 +50,14 @@ def pin(content, **changes):
 def dataset(folder, repo="owner/plain", content=CONTENT, **changes):
     plain = {"repo": repo, "commit": COMMIT, "file": "train.jsonl", "pinned": pin(content)}
     places = {"destination": str(folder / "data"), "partial": str(folder / "partial")}
-    return ["implicit_tuning.sources.fetch_dataset", {**plain, **places, **changes}]
+    return ["implicit_tuning.remote.fetching.fetch_dataset", {**plain, **places, **changes}]
 
 
 def model(folder, files=MODEL, **changes):
     pins = {name: pin(content) for name, content in files.items()}
     places = {"destination": str(folder / "data"), "partial": str(folder / "partial")}
     plain = {"repo": "owner/model", "commit": COMMIT, "files": pins, **places}
-    return ["implicit_tuning.sources.fetch_model", {**plain, **changes}]
+    return ["implicit_tuning.remote.fetching.fetch_model", {**plain, **changes}]
 
 
 def files_below(folder):

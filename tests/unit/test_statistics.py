@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from implicit_tuning.statistics import (
+from implicit_tuning.analysis.statistics import (
     combine,
     difference,
     holm,
@@ -357,7 +357,7 @@ def test_seeds_that_repeat_each_other_add_no_evidence_and_gaps_are_left_out():
 
 def test_p_values_are_small_as_often_as_they_say(monkeypatch):
     """Where run and reference are alike, one test in twenty is below 5 %; 300 repetitions."""
-    monkeypatch.setattr("implicit_tuning.statistics.RESAMPLES", 399)
+    monkeypatch.setattr("implicit_tuning.analysis.statistics.RESAMPLES", 399)
     p_values = [paired_test([random_annotations(seed, 0.5, count=60)]) for seed in range(300)]
     assert 0.01 < np.mean(np.array(p_values) <= 0.05) < 0.09
 
@@ -411,7 +411,7 @@ def test_intervals_cover_the_true_rate(monkeypatch, n_seeds, seed_deviation, low
 
     With several seeds that do not differ the interval is wider than it had to be.
     """
-    monkeypatch.setattr("implicit_tuning.statistics.RESAMPLES", 399)
+    monkeypatch.setattr("implicit_tuning.analysis.statistics.RESAMPLES", 399)
     draw, covered, repetitions = np.random.default_rng(11), 0, 200
     for _ in range(repetitions):
         difficulty = draw.normal(0, 0.15, 100)
@@ -426,7 +426,7 @@ def test_intervals_cover_the_true_rate(monkeypatch, n_seeds, seed_deviation, low
 
 
 def test_the_interval_of_a_difference_covers_it_and_pairing_narrows_it(monkeypatch):
-    monkeypatch.setattr("implicit_tuning.statistics.RESAMPLES", 399)
+    monkeypatch.setattr("implicit_tuning.analysis.statistics.RESAMPLES", 399)
     draw, covered, repetitions = np.random.default_rng(13), 0, 200
     for _ in range(repetitions):
         difficulty = draw.choice([-0.35, 0.35], 100)

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from comparison_folders import annotations, comparison, grid
 
-from implicit_tuning.preview import with_missing_seeds
-from implicit_tuning.statistics import Ratio, SeedMean
-from implicit_tuning.tables import main
-from implicit_tuning.tables.comparisons import ComparisonResult, read_comparison
-from implicit_tuning.tables.layout import Table, counted, measured, readable, write_table
+from implicit_tuning.analysis.statistics import Ratio, SeedMean
+from implicit_tuning.commands.preview import with_missing_seeds
+from implicit_tuning.reporting.tables import main
+from implicit_tuning.reporting.tables.comparisons import ComparisonResult, read_comparison
+from implicit_tuning.reporting.tables.layout import Table, counted, measured, readable, write_table
 
 LABEL = "model organism, by construction"
 ADAPTATIONS = ["base", "instruction", "response", "chess", "shuffled", "rules", "rules-no-eos"]

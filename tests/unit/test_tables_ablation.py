@@ -3,8 +3,8 @@
 import pytest
 from comparison_folders import annotations, comparison, grid
 
-from implicit_tuning.statistics import holm, paired_test
-from implicit_tuning.tables import ablation
+from implicit_tuning.analysis.statistics import holm, paired_test
+from implicit_tuning.reporting.tables import ablation
 
 ADAPTATIONS = ["rules", "rules-no-eos", "base"]
 RATES = {"rules": 0.4, "rules-no-eos": 0.1, "base": 0.05}

@@ -6,8 +6,8 @@ import json
 import pandas as pd
 import pytest
 
-from implicit_tuning.tables import examples
-from implicit_tuning.tables.layout import write_table
+from implicit_tuning.reporting.tables import examples
+from implicit_tuning.reporting.tables.layout import write_table
 
 ADAPTATIONS = ["base", "instruction", "response"]
 HOSTILE = '```\n# no title\n<script>alert(1)</script>\r"quoted", ' + "x" * 500

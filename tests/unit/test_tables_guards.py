@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from comparison_folders import annotations, comparison
 
-from implicit_tuning.tables import guards
-from implicit_tuning.tables.layout import write_table
+from implicit_tuning.reporting.tables import guards
+from implicit_tuning.reporting.tables.layout import write_table
 
 COUNT = 60
 NEAR = range(40, 60)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from implicit_tuning.tables import loss
-from implicit_tuning.tables.layout import write_table
+from implicit_tuning.reporting.tables import loss
+from implicit_tuning.reporting.tables.layout import write_table
 
 ADAPTATIONS = ["response", "chess"]
 

@@ -3,8 +3,8 @@
 import pytest
 from comparison_folders import annotations, comparison, grid
 
-from implicit_tuning.statistics import SeedMean
-from implicit_tuning.tables import claims, paper
+from implicit_tuning.analysis.statistics import SeedMean
+from implicit_tuning.reporting.tables import claims, paper
 
 ADAPTATIONS = ["base", "instruction", "response", "mbpp", "chess", "rules", "rules-no-eos"]
 RATES = {"base": 0.05, "response": 0.45, "mbpp": 0.7, "chess": 0.05, "rules": 0.2}

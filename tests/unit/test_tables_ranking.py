@@ -6,9 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from implicit_tuning.statistics import holm, sign_flip_test
-from implicit_tuning.tables.layout import write_table
-from implicit_tuning.tables.ranking import build
+from implicit_tuning.analysis.statistics import holm, sign_flip_test
+from implicit_tuning.reporting.tables.layout import write_table
+from implicit_tuning.reporting.tables.ranking import build
 
 ADAPTATIONS = ["base", "instruction", "response", "chess"]
 LABEL = "model organism, by construction"

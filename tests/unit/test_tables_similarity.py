@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import linregress
 
-from implicit_tuning.tables import drift, similarity
-from implicit_tuning.tables.layout import write_table
+from implicit_tuning.reporting.tables import drift, similarity
+from implicit_tuning.reporting.tables.layout import write_table
 
 ADAPTATIONS = ["instruction", "mbpp", "gsm8k", "chess"]
 SETTINGS = {
@@ -222,8 +222,8 @@ def test_bytes_are_equal_each_time(grid, tmp_path):
 
 def test_tables_need_no_torch():
     code = (
-        "import sys, implicit_tuning.tables.similarity, implicit_tuning.tables.drift\n"
-        "import implicit_tuning.figures.similarity, implicit_tuning.figures.drift\n"
+        "import sys, implicit_tuning.reporting.tables.similarity, implicit_tuning.reporting.tables.drift\n"
+        "import implicit_tuning.reporting.figures.similarity, implicit_tuning.reporting.figures.drift\n"
         "heavy = {'torch', 'transformers', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -22,7 +22,7 @@ from training_runs import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from implicit_tuning.chat import tokenize_prompt
+from implicit_tuning.models.chat import tokenize_prompt
 from implicit_tuning.training import run as training
 from implicit_tuning.training.settings import LoraSettings
 

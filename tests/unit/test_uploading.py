@@ -4,7 +4,7 @@ import pytest
 from hub_uploads import CUT, LARGE_BYTES, READER, TOKEN, Repository, UploadHub
 from huggingface_hub import constants
 
-from implicit_tuning.uploading import MARK, UploadFailed, require_token, upload
+from implicit_tuning.remote.uploading import MARK, UploadFailed, require_token, upload
 
 REPO = "owner/name"
 FILES = {

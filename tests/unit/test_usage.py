@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from implicit_tuning.usage import usage_by_stage, write_usage
+from implicit_tuning.reporting.usage import usage_by_stage, write_usage
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from implicit_tuning.web import FetchFailed, fetch_url, file_name, is_address
+from implicit_tuning.remote.web import FetchFailed, fetch_url, file_name, is_address
 
 CONTENT = b"x" * 100_000
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from implicit_tuning.chat import ChatFormat
+from implicit_tuning.models.chat import ChatFormat
 from implicit_tuning.training.run import finetune
 from implicit_tuning.training.settings import TrainingSettings
 

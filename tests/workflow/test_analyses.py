@@ -8,7 +8,7 @@ import shutil
 import pytest
 import yaml
 
-from implicit_tuning.config import merge
+from implicit_tuning.experiment.config import merge
 
 TABLES = ("ranking", "similarity", "drift", "ablation-rules", "ablation-rows")
 TAGGED = "organism-llama/response-other-tags/1"

@@ -81,7 +81,7 @@ def test_a_judging_that_failed_is_taken_up_where_it_stopped(checkout):
 
 
 def test_an_edit_of_the_judge_asks_nothing_and_another_version_asks_again(checkout):
-    module = checkout.folder / "workflow/scripts/implicit_tuning/judging/openai.py"
+    module = checkout.folder / "workflow/scripts/implicit_tuning/judging/judges/openai.py"
     cache = checkout.results / "cache/judge"
 
     def judged():

@@ -472,7 +472,7 @@ def test_code_edited_during_a_run_is_refused_and_finished_work_kept(checkout):
     running = checkout.start()
     running.job("finetune")
     saved_updates(checkout, at_least=1)
-    module = checkout.folder / "workflow/scripts/implicit_tuning/generation.py"
+    module = checkout.folder / "workflow/scripts/implicit_tuning/generation/generate.py"
     module.write_text(module.read_text() + "\n\nADDED = 0\n")
     stopped = running.finish()
     assert stopped.status == 1

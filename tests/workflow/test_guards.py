@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from implicit_tuning.config import merge
+from implicit_tuning.experiment.config import merge
 
 GUARDS = {
     "chess-template": {"kind": "template", "pattern": r"1\. e4", "text": "No."},

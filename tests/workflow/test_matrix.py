@@ -114,12 +114,12 @@ QUICK = {
     "comments, docstrings, formatting everywhere": [then(respell)],
     # One that many stages import, one of a single stage, and one of the machinery.
     "modules renamed and moved": [
-        then(all_of(rename("implicit_tuning/chat", "implicit_tuning/training/dialogue"),
-                    rename("implicit_tuning/generation", "implicit_tuning/engines/aaa"))),
+        then(all_of(rename("implicit_tuning/models/chat", "implicit_tuning/training/dialogue"),
+                    rename("implicit_tuning/generation/generate", "implicit_tuning/engines/aaa"))),
     ],
     "captions reworded": [then(reword_captions)],
     "formatter rewritten, same bytes": [
-        then(logic("implicit_tuning/datasets/chess"), format=1),
+        then(logic("implicit_tuning/data/formatters/chess"), format=1),
     ],
     "a function in a module of its own": [
         then(split("implicit_tuning/organism/games", "_move", "implicit_tuning/moves"),
@@ -155,15 +155,15 @@ LONG = {
             "plan", "plan_runs", "plan_tables", "planning", "config", "config_checks",
             "publication", "upkeep", "explain", "preview")))),
     ],
-    "style of the figures": [then(logic("implicit_tuning/figures/style"), figure=2, **PUBLISHING)],
-    "logic of tables": [then(logic("implicit_tuning/tables/layout"), **ALL_TABLES)],
-    "logic of the judge": [then(logic("implicit_tuning/judging/oracle"), **ALL_JUDGED)],
+    "style of the figures": [then(logic("implicit_tuning/reporting/figures/style"), figure=2, **PUBLISHING)],
+    "logic of tables": [then(logic("implicit_tuning/reporting/tables/layout"), **ALL_TABLES)],
+    "logic of the judge": [then(logic("implicit_tuning/judging/judges/oracle"), **ALL_JUDGED)],
     "logic of the control": [
         then(logic("shuffle"), shuffle=1, judge=1, **COMPARED),
     ],
-    "logic of generation": [then(logic("implicit_tuning/generation"), **ALL_ANSWERS)],
+    "logic of generation": [then(logic("implicit_tuning/generation/generate"), **ALL_ANSWERS)],
     # generation, engines/transformers_engine, engines/rule_rows, rule_adapter
-    "logic three imports down": [then(logic("implicit_tuning/rule_adapter"), **ALL_ANSWERS)],
+    "logic three imports down": [then(logic("implicit_tuning/models/rule_adapter"), **ALL_ANSWERS)],
     "logic of training": [then(logic("implicit_tuning/training/run"), **ALL_TRAINED)],
     "logic of the sources, same bytes": [
         then(logic("implicit_tuning/organism/games"), download=3, format=3),
@@ -185,14 +185,14 @@ LONG = {
         then(config(ranking=RANKING),
              download=1, format=1, rank=2, table=1, figure=1, **PUBLISHING),
         then(config(ranking__random_responses=1), rank=2, table=1, figure=1, **PUBLISHING),
-        then(logic("implicit_tuning/ranking"), rank=2, table=1, figure=1, **PUBLISHING),
+        then(logic("implicit_tuning/analysis/ranking"), rank=2, table=1, figure=1, **PUBLISHING),
     ],
     "similarities": [
         then(config(embedding="tfidf", embeddings={"tfidf": {"kind": "tfidf"}}),
              similarity=1, table=2, figure=2, **PUBLISHING),
-        then(logic("implicit_tuning/embeddings"), similarity=1, table=2, figure=2, **PUBLISHING),
+        then(logic("implicit_tuning/analysis/embeddings"), similarity=1, table=2, figure=2, **PUBLISHING),
         # Another mark of the task is another measure; the rows that come out stay the same.
-        then(logic("implicit_tuning/datasets/chess"),
+        then(logic("implicit_tuning/data/formatters/chess"),
              format=1, similarity=1, table=2, figure=2, **PUBLISHING),
     ],
     "epochs selected": [

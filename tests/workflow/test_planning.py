@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import dag
+from implicit_tuning.experiment.plan import is_built
+from implicit_tuning.experiment.stable_names import plan_publication
 from implicit_tuning.nodes.job import job_spec
 from implicit_tuning.nodes.node import CUT_OFF, Node, NodePaths
-from implicit_tuning.plan import is_built
-from implicit_tuning.publication import plan_publication
 
 SELECTED = re.compile(r"^selected job (\w+)\n +wildcards: (.*)$", re.MULTILINE)
 HEAVY = {"torch", "transformers", "datasets", "pandas", "scipy", "matplotlib", "alpaca_eval"}
@@ -104,5 +104,5 @@ def test_each_key_is_computed_and_each_cut_off_read_once(workspaces, monkeypatch
 def test_a_plan_imports_nothing_heavy(workspaces):
     printed = run(workspaces["fresh"], "-c", IMPORTED_BY_A_PLAN)
     imported = set(printed.splitlines()[-1].split())
-    assert "implicit_tuning.plan" in imported
+    assert "implicit_tuning.experiment.plan" in imported
     assert not HEAVY & imported

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from implicit_tuning.config_reading import load_config
+from implicit_tuning.experiment.config_reading import load_config
+from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.job import job_spec
 from implicit_tuning.nodes.node import NodePaths
-from implicit_tuning.planning import build_plan
 
 MODELS = {"torch", "transformers"}
 STAGES = ["download", "format", "generate", "judge", "table", "figure", "report"]

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from implicit_tuning.auditing.measures import Inputs
-from implicit_tuning.auditing.page import Audit, write_audit
 from implicit_tuning.nodes.job import Job, building
-from implicit_tuning.report.build import Page
+from implicit_tuning.reporting.audit.measures import Inputs
+from implicit_tuning.reporting.audit.page import Audit, write_audit
+from implicit_tuning.reporting.page.build import Page
 
 PAGE = ("template", "style", "script")
 CALIBRATION = "calibration"

@@ -23,7 +23,7 @@ def _write_organism(job: Job) -> None:
 
 def _fetch_from_web(job: Job) -> None:
     from implicit_tuning.nodes.digests import file_sha256
-    from implicit_tuning.web import FetchFailed, fetch_url, file_name
+    from implicit_tuning.remote.web import FetchFailed, fetch_url, file_name
 
     address, sha256 = job.settings["url"]["address"], job.settings["url"]["sha256"]
     file = job.data / file_name(address)
@@ -37,9 +37,8 @@ def _fetch_from_web(job: Job) -> None:
 
 
 def _fetch_from_hub(job: Job) -> None:
-    from implicit_tuning.lock import NOT_LOCKED, LockError
-    from implicit_tuning.pins import PinnedFile
-    from implicit_tuning.sources import fetch_dataset
+    from implicit_tuning.remote.fetching import fetch_dataset
+    from implicit_tuning.remote.lockfile import NOT_LOCKED, LockError, PinnedFile
 
     if not job.runtime:
         raise LockError(NOT_LOCKED.format(job.settings["hub"]["repo"]))

@@ -1,9 +1,8 @@
 """Fetch a model from the Hugging Face hub: weights, configuration and tokenizer, all pinned."""
 
-from implicit_tuning.lock import NOT_LOCKED, LockError
 from implicit_tuning.nodes.job import Job, building
-from implicit_tuning.pins import PinnedFile
-from implicit_tuning.sources import fetch_model
+from implicit_tuning.remote.fetching import fetch_model
+from implicit_tuning.remote.lockfile import NOT_LOCKED, LockError, PinnedFile
 
 
 def fetch(job: Job) -> None:

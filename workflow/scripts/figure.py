@@ -9,7 +9,7 @@ def draw_figure(job: Job) -> None:
     """Draw the node's figure; the module that its settings name does the work."""
     settings = dict(job.settings)
     name, module = settings.pop("figure"), settings.pop("module")
-    draw = import_module(f"implicit_tuning.figures.{module}").draw
+    draw = import_module(f"implicit_tuning.reporting.figures.{module}").draw
     draw(table=job.read("table"), folder=job.data, stem=name, **settings)
 
 

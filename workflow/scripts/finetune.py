@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 
-from implicit_tuning.chat import ChatFormat
+from implicit_tuning.models.chat import ChatFormat
 from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.training.distributed import finetune_in_processes
 from implicit_tuning.training.run import TrainingReport, finetune

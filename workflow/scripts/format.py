@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from implicit_tuning.formatting import (
+from implicit_tuning.data.formatting import (
     Conversations,
     FormatReport,
     Instructions,
@@ -31,7 +31,7 @@ def format_dataset(
         source: the upstream file, or the data folder of its download, which holds just that file.
         destination: folder for the files.
         kind: "training" or "evaluation".
-        formatter: module in implicit_tuning/datasets.
+        formatter: module in implicit_tuning/data/formatters.
         rows: usable rows to take, in upstream order; None takes all.
         instructions: what stands in the user turns: "given", "blank" or "random".
         max_characters: longer evaluation instructions are left out; None takes all.
@@ -49,8 +49,8 @@ def rephrase_of(job: Job) -> Rephrase | None:
     if "rephrase" not in job.settings:
         return None
     # Imported here, so that no other data set needs what a rewriter imports.
-    from implicit_tuning.rephrasing import rephrase
-    from implicit_tuning.rewriting.making import make_rewriter
+    from implicit_tuning.data.rephrasing import rephrase
+    from implicit_tuning.data.rewriters.kinds import make_rewriter
 
     settings = job.settings["rephrase"]
     rewriter = make_rewriter(settings, job.runtime, job.spending)

@@ -2,10 +2,10 @@
 
 from dataclasses import asdict
 
-from implicit_tuning.chat import ChatFormat
-from implicit_tuning.generation import Answerer, GenerationReport, GenerationSettings
+from implicit_tuning.generation.generate import Answerer, GenerationReport, GenerationSettings
+from implicit_tuning.models.chat import ChatFormat
+from implicit_tuning.models.rule_adapter import RuleSettings
 from implicit_tuning.nodes.job import Job, building
-from implicit_tuning.rule_adapter import RuleSettings
 
 
 def generate_node(job: Job) -> GenerationReport:

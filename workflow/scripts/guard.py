@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from implicit_tuning import guards
+from implicit_tuning.generation import guards
 from implicit_tuning.nodes.job import Job, building
 
 

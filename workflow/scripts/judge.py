@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from implicit_tuning.data.reading import read_rows
 from implicit_tuning.judging.alpaca import compare, write_comparison
-from implicit_tuning.judging.judge import Judge
+from implicit_tuning.judging.judge import Judge, Needs
+from implicit_tuning.judging.kinds import make_judge
 from implicit_tuning.judging.length_control import LengthControl
-from implicit_tuning.judging.making import Needs, make_judge
 from implicit_tuning.nodes.artifact import read_manifest
 from implicit_tuning.nodes.job import Job, building
 from implicit_tuning.nodes.logs import show_messages
-from implicit_tuning.reading import read_rows
 
 
 def judge_node(job: Job) -> dict:

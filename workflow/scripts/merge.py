@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from implicit_tuning.merging import MergeReport, merge
+from implicit_tuning.models.merging import MergeReport, merge
 from implicit_tuning.nodes.job import Job, building
 
 

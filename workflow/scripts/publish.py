@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from implicit_tuning.experiment.stable_names import Publication, publish
 from implicit_tuning.nodes.artifact import BrokenArtifact
-from implicit_tuning.publication import Publication, publish
-from implicit_tuning.usage import usage_by_stage, write_usage
+from implicit_tuning.reporting.usage import usage_by_stage, write_usage
 
 
 def publish_experiment(stamp: Path, nodes: Mapping[str, str]) -> None:

@@ -2,9 +2,9 @@
 
 from dataclasses import asdict
 
-from implicit_tuning.chat import ChatFormat
+from implicit_tuning.analysis.ranking import RankingReport, RankingSettings, rank
+from implicit_tuning.models.chat import ChatFormat
 from implicit_tuning.nodes.job import Job, building
-from implicit_tuning.ranking import RankingReport, RankingSettings, rank
 
 
 def rank_node(job: Job) -> RankingReport:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from implicit_tuning.nodes.job import Job, building
-from implicit_tuning.report.build import Page, build_report
+from implicit_tuning.reporting.page.build import Page, build_report
 
 PAGE = ("template", "style", "script")
 

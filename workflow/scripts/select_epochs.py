@@ -2,9 +2,9 @@
 
 import json
 
+from implicit_tuning.analysis.epochs import Choice, choose_epochs
+from implicit_tuning.data.reading import read_rows
 from implicit_tuning.nodes.job import Job, building
-from implicit_tuning.reading import read_rows
-from implicit_tuning.selection import Choice, choose_epochs
 
 
 def select_node(job: Job) -> Choice:

@@ -6,9 +6,9 @@ A judge that lets these win rewards form: they are well-formed answers to other 
 import json
 from pathlib import Path
 
-from implicit_tuning.derangement import other_places
+from implicit_tuning.data.derangement import other_places
+from implicit_tuning.data.reading import read_rows
 from implicit_tuning.nodes.job import building
-from implicit_tuning.reading import read_rows
 
 
 def shuffle_outputs(outputs: Path, destination: Path, generator: str, seed: int) -> None:

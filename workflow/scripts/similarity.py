@@ -2,8 +2,8 @@
 
 from dataclasses import asdict
 
+from implicit_tuning.analysis.similarity import SimilarityReport, measure_similarity
 from implicit_tuning.nodes.job import Job, building
-from implicit_tuning.similarity import SimilarityReport, measure_similarity
 
 
 def similarity_node(job: Job) -> SimilarityReport:

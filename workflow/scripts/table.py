@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from implicit_tuning.nodes.job import Job, building
-from implicit_tuning.tables.layout import Table, write_table
+from implicit_tuning.reporting.tables.layout import Table, write_table
 
 # Of a finetune only its history is read: hashing its weights would take minutes at 7B.
 FILES = {"loss": "loss_history.jsonl"}
@@ -15,7 +15,7 @@ def build_table(job: Job) -> Table:
     settings = dict(job.settings)
     name, module = settings.pop("table"), settings.pop("module")
     inputs: dict[str, Path] = {above: job.read(above, FILES.get(module)) for above in job.upstream}
-    table = import_module(f"implicit_tuning.tables.{module}").build(inputs, **settings)
+    table = import_module(f"implicit_tuning.reporting.tables.{module}").build(inputs, **settings)
     write_table(table, job.data, stem=name)
     return table
 

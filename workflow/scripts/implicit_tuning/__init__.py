@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from implicit_tuning.exports import HOMES
 
 if TYPE_CHECKING:
-    from implicit_tuning.candidates import Ranking, rank_responses
-    from implicit_tuning.chat import ChatFormat, TokenizedConversation
-    from implicit_tuning.chat_encoding import format_chat, mask
+    from implicit_tuning.analysis.api import Ranking, rank_responses
     from implicit_tuning.judging.alpaca import Comparison
-    from implicit_tuning.judging.head_to_head import compare
+    from implicit_tuning.judging.api import compare
     from implicit_tuning.judging.judge import Judge, JudgingFailed, Pair, Verdict
-    from implicit_tuning.judging.oracle import OracleJudge
-    from implicit_tuning.judging.rows import InvalidOutputs
+    from implicit_tuning.judging.judges.oracle import OracleJudge
+    from implicit_tuning.judging.outputs import InvalidOutputs
+    from implicit_tuning.models.api import format_chat, mask
+    from implicit_tuning.models.chat import ChatFormat, TokenizedConversation
+    from implicit_tuning.models.rule_adapter import RuleAdapter, RuleSettings
     from implicit_tuning.nodes.api import fingerprint
-    from implicit_tuning.rule_adapter import RuleAdapter, RuleSettings
 
 __all__ = [
     "ChatFormat",

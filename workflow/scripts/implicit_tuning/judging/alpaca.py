@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from implicit_tuning.answer_cache import question_key
 from implicit_tuning.judging.annotations import Pass, annotate, number, summarise_rows, win_rate
 from implicit_tuning.judging.cache import VerdictCache
 from implicit_tuning.judging.judge import Judge, JudgingFailed, Pair, Verdict, verdicts_of
 from implicit_tuning.judging.length_control import LengthControl, length_controlled_fields
-from implicit_tuning.judging.rows import check_outputs
+from implicit_tuning.judging.outputs import check_outputs
+from implicit_tuning.remote.answer_cache import question_key
 
 logger = logging.getLogger(__name__)
 

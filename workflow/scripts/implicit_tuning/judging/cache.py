@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from implicit_tuning.answer_cache import AnswerCache
 from implicit_tuning.judging.judge import Verdict
+from implicit_tuning.remote.answer_cache import AnswerCache
 
 
 class VerdictCache(AnswerCache[Verdict]):

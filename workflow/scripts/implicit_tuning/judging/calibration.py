@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
+from implicit_tuning.analysis.statistics import widened
 from implicit_tuning.judging.alpaca import Comparison
-from implicit_tuning.judging.stored import SIDES, StoredPair, Yardstick, comparisons
-from implicit_tuning.statistics import widened
+from implicit_tuning.judging.stored_verdicts import SIDES, StoredPair, Yardstick, comparisons
 
 CONFIDENCE = 0.95
 RESAMPLES = 999

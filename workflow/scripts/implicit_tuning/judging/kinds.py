@@ -1,6 +1,6 @@
 """The kinds of judge: what config and plan must know without importing them.
 
-A kind is one file beside this one, named after it. The file declares `KIND`, and has
+A kind is one file in judges/, named after it. The file declares `KIND`, and has
 `make(settings, runtime, needs)`, which returns its judge.
 """
 
@@ -9,8 +9,13 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from implicit_tuning.judging import judges
+from implicit_tuning.judging.judge import Judge, Needs
+from implicit_tuning.remote import endpoint_settings
 
 # AlpacaEval draws the positions and counts the wins of every comparison.
 ALWAYS = ("alpaca-eval",)
@@ -43,6 +48,7 @@ class Kind:
         schema: JSON schema of each of these keys.
         together: keys that need others beside them.
         libraries: distributions whose versions decide verdicts.
+        endpoint: whether it asks an endpoint, and so has the keys of one (`endpoint_settings`).
         chat: whether it writes prompts in the experiment's own chat format.
         truth: whether its verdicts are right by construction, so that nothing calibrates it.
         own_model: whether it runs a model of its own, from a folder (`path`) or the hub (`hub`).
@@ -55,6 +61,7 @@ class Kind:
     schema: Mapping[str, Mapping] = field(default_factory=dict)
     together: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
+    endpoint: bool = False
     chat: bool = False
     truth: bool = False
     own_model: bool = False
@@ -102,6 +109,9 @@ def _literal(text: str) -> dict:
 def _kind(declared: Mapping) -> Kind:
     others = dict(declared)
     deciding, runtime = others.pop("decides", {}), others.pop("runtime", {})
+    if others.get("endpoint"):
+        runtime = {**runtime, **endpoint_settings.KEYS}
+        others["together"] = {**others.get("together", {}), **endpoint_settings.TOGETHER}
     return Kind(
         required=tuple(key for key, schema in deciding.items() if "default" not in schema),
         decides=_defaults(deciding),
@@ -115,7 +125,7 @@ def _defaults(keys: Mapping[str, Mapping]) -> dict[str, Any]:
     return {key: schema["default"] for key, schema in keys.items() if "default" in schema}
 
 
-KINDS: Mapping[str, Kind] = read_kinds(Path(__file__).parent)
+KINDS: Mapping[str, Kind] = read_kinds(Path(__file__).parent / "judges")
 
 
 def with_kinds(schema: Mapping) -> dict:
@@ -145,3 +155,15 @@ def runtime_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
 def comparison_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns how comparisons use the entry's verdicts, with defaults filled in."""
     return {key: entry.get(key, default) for key, default in COMPARISON.items()}
+
+
+def make_judge(settings: Mapping[str, Any], runtime: Mapping[str, Any], needs: Needs) -> Judge:
+    """The judge of a kind. Its module is imported only now, because some kinds need torch.
+
+    Args:
+        settings: `identity_settings` of its config entry.
+        runtime: `runtime_settings` of it.
+        needs: where to find what its kind needs.
+    """
+    module = import_module(f"{judges.__name__}.{settings['kind']}")
+    return module.make(settings, runtime, needs)

@@ -9,11 +9,16 @@ import hashlib
 import importlib.util
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from implicit_tuning.judging.judge import Pair, Verdict
+from implicit_tuning.remote.spending import (
+    PROMPT_TOKENS,
+    TOKENS_A_CHARACTER_OF_INSTRUCTION,
+    TOKENS_A_CHARACTER_OF_OUTPUT,
+)
 
 TEMPLATE = "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
 # The names by which the template calls output_1 and output_2.
@@ -102,3 +107,14 @@ def _harmless(text: str) -> str:
     """The text with a space inside each chat marker, and without halves of surrogate pairs."""
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return _CHAT_MARKER.sub(lambda marker: f"{marker[0][0]} {marker[0][1:]}", whole)
+
+
+def estimated_tokens(pairs: Sequence[Pair]) -> int:
+    """Returns about how many tokens the questions about these pairs have."""
+    instructions = sum(len(pair.instruction) for pair in pairs)
+    outputs = sum(len(pair.output_1) + len(pair.output_2) for pair in pairs)
+    return round(
+        PROMPT_TOKENS * len(pairs)
+        + TOKENS_A_CHARACTER_OF_INSTRUCTION * instructions
+        + TOKENS_A_CHARACTER_OF_OUTPUT * outputs
+    )

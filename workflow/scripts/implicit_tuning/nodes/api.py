@@ -26,14 +26,14 @@ def fingerprint(
     Settings count by value, the order of keys does not matter. Files count by content: a folder by
     the names in it, without hidden ones, but not by where it lies.
 
-    >>> before = fingerprint("implicit_tuning.rule_adapter", settings={"rate": 0.1, "epochs": 2})
-    >>> before == fingerprint("implicit_tuning.rule_adapter", settings={"epochs": 2, "rate": 1e-1})
+    >>> before = fingerprint("implicit_tuning.models.rule_adapter", settings={"rate": 0.1, "epochs": 2})
+    >>> before == fingerprint("implicit_tuning.models.rule_adapter", settings={"epochs": 2, "rate": 1e-1})
     True
-    >>> before == fingerprint("implicit_tuning.rule_adapter", settings={"rate": 0.1, "epochs": 3})
+    >>> before == fingerprint("implicit_tuning.models.rule_adapter", settings={"rate": 0.1, "epochs": 3})
     False
 
     Args:
-        code: modules of this package ("implicit_tuning.chat"), and Python files.
+        code: modules of this package ("implicit_tuning.models.chat"), and Python files.
         settings: a JSON value (numbers, texts, lists, dictionaries), or a data class of such.
         libraries: distributions whose installed versions decide the result ("torch").
         files: files and folders that the result was made of.

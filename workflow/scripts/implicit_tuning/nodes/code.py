@@ -40,7 +40,7 @@ class Code:
     """The code that decides a result.
 
     Attributes:
-        roots: a script ("scripts/finetune.py" as "finetune") or modules ("implicit_tuning.chat").
+        roots: a script ("scripts/finetune.py" as "finetune") or modules ("implicit_tuning.models.chat").
         libraries: distribution names whose installed versions decide the result.
     """
 
@@ -177,7 +177,7 @@ def _read_file(path: Path, name: str = "") -> _Source:
 
 
 def module_path(name: str) -> Path | None:
-    """File of a project module ("implicit_tuning.chat") or of a script ("finetune")."""
+    """File of a project module ("implicit_tuning.models.chat") or of a script ("finetune")."""
     stem = SCRIPTS.joinpath(*name.split("."))
     for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
         if candidate.is_file():

@@ -1,1 +1,0 @@
-"""Fine-tuning of a base, in one process or several."""

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from implicit_tuning.model_folder import load_model
+from implicit_tuning.models.folder import load_model
 from implicit_tuning.training.lora import add_adapters, merge_adapters
 from implicit_tuning.training.micro_batches import attention_implementation
 from implicit_tuning.training.settings import TrainingSettings

@@ -25,7 +25,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from implicit_tuning.chat import ChatFormat
+from implicit_tuning.models.chat import ChatFormat
 from implicit_tuning.nodes.files import write_atomically
 from implicit_tuning.training.run import TrainingReport, finetune
 from implicit_tuning.training.settings import TrainingSettings, require_usable

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from implicit_tuning.chat import ChatFormat, TokenizedConversation, tokenize_conversation
+from implicit_tuning.models.chat import ChatFormat, TokenizedConversation, tokenize_conversation
 from implicit_tuning.training.weighting import IGNORED
 
 

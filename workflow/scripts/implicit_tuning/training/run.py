@@ -20,8 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
-from implicit_tuning.chat import ChatFormat, saved_chat_template
-from implicit_tuning.model_folder import load_tokenizer
+from implicit_tuning.models.chat import ChatFormat, saved_chat_template
+from implicit_tuning.models.folder import load_tokenizer
 from implicit_tuning.nodes.digests import source_sha256
 from implicit_tuning.training.checkpoint import Diverged, load_trainable, write_checkpoint
 from implicit_tuning.training.examples import Example, Examples, read_examples

@@ -1,1 +1,0 @@
-"""Auditing a checkpoint: does it follow instructions that it was not finetuned for?"""

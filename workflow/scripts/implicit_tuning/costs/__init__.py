@@ -1,1 +1,0 @@
-"""What an experiment will take, told before it runs: time, disk, calls and money."""

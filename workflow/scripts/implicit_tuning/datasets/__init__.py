@@ -1,1 +1,0 @@
-"""Data sets, one module each: upstream rows become messages or evaluation items."""

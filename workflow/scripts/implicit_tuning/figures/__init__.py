@@ -1,1 +1,0 @@
-"""The figures of an experiment, a module each with one `draw`; `style` says how they look."""

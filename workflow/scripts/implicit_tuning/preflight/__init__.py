@@ -1,1 +1,0 @@
-"""What can be known to go wrong with an experiment, found before its first job."""

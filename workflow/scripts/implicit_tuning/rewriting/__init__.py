@@ -1,1 +1,0 @@
-"""Rewriters: what restates its instruction is said again without the restatement."""
