@@ -1,12 +1,10 @@
 """Jobs without a model never import torch or transformers, and __init__ files import nothing."""
 
-import subprocess
-import sys
-
 import pytest
 
 from implicit_tuning import judging
 from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code
+from imported_modules import imported_by
 
 WITHOUT_MODEL = [
     "implicit_tuning.nodes.artifact",
@@ -61,14 +59,6 @@ WITHOUT_MODEL = [
     "similarity",
     "table",
 ]
-IMPORT = "import importlib, sys; importlib.import_module(sys.argv[1]); print(*sys.modules)"
-
-
-def imported_by(module, scripts):
-    run = [sys.executable, "-c", IMPORT, module]
-    environment = {"PYTHONPATH": str(scripts), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
-    return set(done.stdout.split())
 
 
 @pytest.mark.parametrize("module", WITHOUT_MODEL)

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from module_memory import forget_modules
-from tiny_models import BOS, EOS, character_tokenizer, random_model
 from tokenizers import processors
 from transformers import LlamaTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -27,6 +25,8 @@ from implicit_tuning import (
 from implicit_tuning.models.chat import tokenize_prompt
 from implicit_tuning.nodes import code
 from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code
+from module_memory import forget_modules
+from tiny_models import BOS, EOS, character_tokenizer, random_model
 
 HEAVY = {"torch", "transformers", "pandas", "numpy", "alpaca_eval"}
 INSTRUCTION = "Name a hill."

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import yaml
+
 from hub_server import HubServer
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}\n{% endfor %}"

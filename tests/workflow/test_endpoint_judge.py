@@ -3,12 +3,9 @@
 import copy
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
 from judge_server import JudgeServer, Reply, good
 
 pytestmark = pytest.mark.long

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from safetensors import safe_open
+
 from stable_names import published
 
 pytestmark = pytest.mark.long

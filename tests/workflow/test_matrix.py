@@ -17,6 +17,7 @@ from functools import partial
 
 import pytest
 import yaml
+
 from changes import (
     adaptation,
     all_of,

@@ -5,8 +5,8 @@ import json
 
 import pytest
 import yaml
-from hub_server import HubServer
 
+from hub_server import HubServer
 from implicit_tuning.organism.rows import write_source
 
 

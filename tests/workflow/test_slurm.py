@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from implicit_tuning.nodes.artifact import find_damage
 from slurm_cluster import (
     SlurmCluster,
     SlurmJob,
@@ -14,8 +16,6 @@ from slurm_cluster import (
     reason_to_skip,
     wait_until,
 )
-
-from implicit_tuning.nodes.artifact import find_damage
 
 pytestmark = [
     pytest.mark.long,

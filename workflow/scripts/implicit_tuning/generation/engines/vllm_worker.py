@@ -7,7 +7,7 @@ job.json has "model", "dtype", "batch_size", "context", "ends" and "rules" (null
 line of standard output is a JSON object: {"ready": versions} first, {"answered": file} for each
 request, or {"refused": message}, after which it ends. All that is printed goes to standard error.
 
-Untested on a GPU: tests/unit/test_engines_vllm.py runs it with a stand-in for vLLM, and with vLLM
+Untested on a GPU: tests/unit/generation/engines/test_vllm_engine.py runs it with a stand-in for vLLM, and with vLLM
 itself where IMPLICIT_TUNING_VLLM_PYTHON names its interpreter.
 """
 
