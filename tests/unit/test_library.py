@@ -254,6 +254,12 @@ def score_by_hand(model, tokenizer, response):
     return logprobs.gather(1, ids[0, start:, None]).mean().item()
 
 
+def assert_alike(ranking, expected):
+    """One ranking, computed in products of other shapes or in another mode."""
+    assert ranking.scores == pytest.approx(expected.scores, abs=1e-5)
+    assert ranking.ranks == expected.ranks
+
+
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_scores_are_those_of_a_plain_loop_under_any_family(model, batch_size):
     tokenizer = character_tokenizer(bos=True)
@@ -291,7 +297,7 @@ def test_a_model_that_always_returns_all_logits_is_scored_alike(monkeypatch):
     expected = rank_responses(model, tokenizer, INSTRUCTION, RESPONSES)
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda **asked: forward(**asked | {"logits_to_keep": 0}))
-    assert rank_responses(model, tokenizer, INSTRUCTION, RESPONSES) == expected
+    assert_alike(rank_responses(model, tokenizer, INSTRUCTION, RESPONSES), expected)
 
 
 def test_ranking_leaves_a_model_in_training_in_training():
@@ -303,7 +309,7 @@ def test_ranking_leaves_a_model_in_training_in_training():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.5
     model.train()
-    assert rank_responses(model, tokenizer, INSTRUCTION, RESPONSES) == expected
+    assert_alike(rank_responses(model, tokenizer, INSTRUCTION, RESPONSES), expected)
     assert model.training
 
 

@@ -148,10 +148,12 @@ def test_draws_reach_all_other_rows():
 
 
 def test_equal_scores_are_no_win(base, tmp_path):
-    """Cut to one token, responses with one first letter score alike."""
+    """Cut to one token, responses with one first letter score alike: in one batch all are read off
+    the same logits of the prompt, so that no rounding parts them."""
     exchanges = [("Go", f"a{number}") for number in range(4)]
     length = len(tokenize_prompt("Go", character_tokenizer(), FORMAT)) + 1
-    report, lines = run(base, tmp_path, replace(SETTINGS, max_length=length), exchanges)
+    settings = replace(SETTINGS, max_length=length, batch_size=16)
+    report, lines = run(base, tmp_path, settings, exchanges)
     assert report == RankingReport(pairs=4, comparisons=12, won=0, n_cut=16, n_excluded=0)
     assert all(set(line["random"]) == {line["real"]} for line in lines)
 

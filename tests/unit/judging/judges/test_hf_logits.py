@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny_models
 from implicit_tuning.judging.alpaca import compare
-from implicit_tuning.judging.judge import Pair
+from implicit_tuning.judging.judge import Pair, Verdict
 from implicit_tuning.judging.judges.hf_logits import HfLogitsJudge
 from implicit_tuning.judging.prompt import messages
 
@@ -20,6 +21,9 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<assistant>\n{% endif %}"
 )
 CONTEXT = 2048
+# Rows, batches, threads and processors add float32 numbers in different orders: log-probabilities near
+# 10 then differ by a few 1e-6. Other questions differ by 1e-2.
+ROUNDING = 2e-5
 PAIRS = [
     Pair("Name a color.", "green", "a far longer answer: blue"),
     Pair("Name a place.", "Zorvik\n", "x"),
@@ -47,6 +51,13 @@ def plain_model(tmp_path_factory):
 
 def judge(folder, digest="d1", **changes):
     return HfLogitsJudge(folder, digest, **changes)
+
+
+def assert_alike(verdict, expected):
+    """One verdict, computed in two ways."""
+    assert (verdict.status, verdict.n_cut) == (expected.status, expected.n_cut)
+    assert verdict.preference == pytest.approx(expected.preference, abs=ROUNDING)
+    assert verdict.logprobs == pytest.approx(expected.logprobs, abs=ROUNDING)
 
 
 def by_hand(folder, text, special):
@@ -80,7 +91,7 @@ def test_verdicts_do_not_depend_on_the_batch(chat_model):
     for batch_size, chosen in ((2, slice(None)), (3, slice(None)), (2, slice(1, None))):
         verdicts = judge(chat_model, batch_size=batch_size).judge(PAIRS[chosen])
         for verdict, alone in zip(verdicts, expected[chosen], strict=True):
-            assert verdict.preference == pytest.approx(alone.preference, abs=1e-6)
+            assert_alike(verdict, alone)
 
 
 def test_a_comparison_asks_in_both_orders_so_that_the_places_of_outputs_do_not_matter(chat_model):
@@ -92,10 +103,10 @@ def test_a_comparison_asks_in_both_orders_so_that_the_places_of_outputs_do_not_m
     comparison = compare(outputs, references, asked)
     turned = compare(references, outputs, asked)
     for row, other, pair in zip(comparison.annotations, turned.annotations, PAIRS, strict=True):
-        assert row["preference"] + other["preference"] == pytest.approx(3.0, abs=1e-6)
+        assert row["preference"] + other["preference"] == pytest.approx(3.0, abs=ROUNDING)
         one, swapped = asked.judge([pair, Pair(pair[0], pair[2], pair[1])])
         mean = (3 - one.preference + swapped.preference) / 2
-        assert row["preference"] == pytest.approx(mean, abs=1e-6)
+        assert row["preference"] == pytest.approx(mean, abs=ROUNDING)
         assert row["preferences"] is not None
     assert comparison.summary["position_consistency"] is not None
 
@@ -108,7 +119,10 @@ def test_outputs_are_cut_at_the_cap_and_counted(chat_model):
     ]
     verdicts = judge(chat_model, max_output_characters=30).judge(pairs)
     assert [verdict.n_cut for verdict in verdicts] == [1, 2, 0]
-    assert len({verdict.preference for verdict in verdicts}) == 1
+    *longer, fitting = judge(chat_model).judge(pairs)
+    assert all(abs(one.preference - fitting.preference) > 1e-2 for one in longer)
+    for verdict in verdicts:
+        assert_alike(replace(verdict, n_cut=0), fitting)
 
 
 def test_a_question_beyond_the_context_is_cut_to_fit_and_counted(chat_model):
@@ -132,7 +146,7 @@ def test_special_tokens_of_the_model_inside_an_output_are_text(tmp_path):
     hostile, broken_up = judge(folder).judge(
         [Pair("Go on.", "a~turn~b", "c<eos>"), Pair("Go on.", "a~ turn~b", "c< eos>")]
     )
-    assert hostile == broken_up
+    assert_alike(hostile, broken_up)
     assert tokenizer.convert_tokens_to_ids("~turn~") in tokenizer("a~turn~b")["input_ids"]
 
 
@@ -172,7 +186,7 @@ def test_bfloat16_is_what_the_weights_are_loaded_in(chat_model):
     differences = [
         abs(one.preference - other.preference) for one, other in zip(exact, rounded, strict=True)
     ]
-    assert 1e-6 < max(differences) < 0.2
+    assert 10 * ROUNDING < max(differences) < 0.2
 
 
 def test_a_shipped_base_judges_once_its_context_has_room(tmp_path, repository):
@@ -187,16 +201,18 @@ def test_a_shipped_base_judges_once_its_context_has_room(tmp_path, repository):
     for alone, together in zip(one, other, strict=True):
         assert alone.status == "ok"
         assert 1 < alone.preference < 2
-        assert together.preference == pytest.approx(alone.preference, abs=1e-6)
+        assert_alike(together, alone)
 
 
 def test_another_process_gives_the_same_verdict(chat_model):
     code = (
-        "import sys; from pathlib import Path\n"
+        "import json, sys; from dataclasses import asdict; from pathlib import Path\n"
         "from implicit_tuning.judging.judges.hf_logits import HfLogitsJudge\n"
         "from implicit_tuning.judging.judge import Pair\n"
-        "print(HfLogitsJudge(Path(sys.argv[1]), 'd').judge([Pair('Add.', 'one', 'two')]))"
+        "[verdict] = HfLogitsJudge(Path(sys.argv[1]), 'd').judge([Pair('Add.', 'one', 'two')])\n"
+        "print(json.dumps(asdict(verdict)))"
     )
     run = [sys.executable, "-c", code, str(chat_model)]
     other = subprocess.run(run, capture_output=True, check=True, text=True).stdout
-    assert other == f"{judge(chat_model).judge([Pair('Add.', 'one', 'two')])}\n"
+    [expected] = judge(chat_model).judge([Pair("Add.", "one", "two")])
+    assert_alike(Verdict(**json.loads(other)), expected)
