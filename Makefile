@@ -17,8 +17,8 @@ TOOL_WITH := $(addprefix --configfile ,$(CONFIG)) $(OVERRIDES)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all guard real plan check verify repair explain prune unlock preview \
-        calibrate bench audit chat publish lock train_ins train_resp train_task eval docs clean
+.PHONY: help install run test test-all test-rounding guard real plan check verify repair explain prune unlock \
+        preview calibrate bench audit chat publish lock train_ins train_resp train_task eval docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -41,6 +41,14 @@ test-all: $(STAMP)  ## the longer checks: reruns, faults, SLURM, the default run
 
 bench: $(STAMP)  ## benchmarks of the CPU into docs/benchmarks.md (45 minutes); GPUs: benchmarks/gpu.py
 	$(BIN)/python benchmarks/collect.py
+
+# What is right on one processor must be right on another: torch without its vector instructions, and a
+# number of threads that hardly any machine takes by itself.
+ROUNDED := engines generation guards_grammar judging_hf_logits judging_mean_logprob library merging \
+        own_template ranking rule_adapter scoring training_micro_batches
+test-rounding: $(STAMP)  ## tests of models again, as another processor rounds (a minute)
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=3 OMP_WAIT_POLICY=PASSIVE \
+        $(PYTEST) $(ROUNDED:%=tests/unit/test_%.py) -m "not long"
 
 guard: $(STAMP)  ## what guards cost that keep a run to its task (docs/guards.md): CONFIG=... for your own
 	$(SNAKEMAKE) --configfile $(or $(CONFIG),config/config.yaml config/organism-guards.yaml) $(OVERRIDES)

@@ -1,8 +1,9 @@
 """Fine-tuning of a base on conversations (paper, section 3 and appendix).
 
 The loss weighs examples alike (`weighting`), trained weights and AdamW moments are fp32 whatever the
-compute dtype, and an unfinished run resumes to the same bytes as an unbroken one. Where there are
-several processes, each runs all of this on its share of every update.
+compute dtype, and an unfinished run resumes to the same bytes as an unbroken one, on the same type of
+processor, number of threads and library versions. Where there are several processes, each runs all of
+this on its share of every update.
 """
 
 import contextlib
@@ -77,8 +78,8 @@ def finetune(
         save_every: updates between two saves of the resumable state.
         progress: show a bar on stderr.
 
-    On a CPU the result is the same to the byte for the same inputs, number of threads and library
-    versions, whether or not the run was broken off and resumed.
+    On CPUs of one type the result is the same to the byte for the same inputs, number of threads
+    and library versions, whether or not the run was broken off and resumed.
 
     Raises:
         ValueError: the base lacks a file; a setting, a row or the tokenizer is unusable; no row

@@ -56,7 +56,8 @@ class HfLogitsJudge:
     outputs at the same shorter length; cut outputs are counted in the verdict's `n_cut`. A model
     without a chat template gets the question as plain text, with an empty line between its messages
     and a line break at its end. The dtype is "float32" or "bfloat16"; in the latter verdicts depend on
-    the batch, so the batch size is part of the identity. The model is loaded with the first pair
+    the batch, so the batch size is part of the identity. In float32 batches, threads and processors
+    change a log-probability by some 1e-6. The model is loaded with the first pair
     that is really judged.
 
     `judge` raises ValueError for an instruction that leaves no room for outputs, for a tokenizer in
