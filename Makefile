@@ -44,11 +44,11 @@ bench: $(STAMP)  ## benchmarks of the CPU into docs/benchmarks.md (45 minutes); 
 
 # What is right on one processor must be right on another: torch without its vector instructions, and a
 # number of threads that hardly any machine takes by itself.
-ROUNDED := engines generation guards_grammar judging_hf_logits judging_mean_logprob library merging \
-        own_template ranking rule_adapter scoring training_micro_batches
+ROUNDED := models generation judging/judges analysis/test_ranking.py test_library.py \
+        training/test_micro_batches.py
 test-rounding: $(STAMP)  ## tests of models again, as another processor rounds (a minute)
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=3 OMP_WAIT_POLICY=PASSIVE \
-        $(PYTEST) $(ROUNDED:%=tests/unit/test_%.py) -m "not long"
+        $(PYTEST) $(ROUNDED:%=tests/unit/%) -m "not long"
 
 guard: $(STAMP)  ## what guards cost that keep a run to its task (docs/guards.md): CONFIG=... for your own
 	$(SNAKEMAKE) --configfile $(or $(CONFIG),config/config.yaml config/organism-guards.yaml) $(OVERRIDES)

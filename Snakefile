@@ -60,7 +60,7 @@ rule all:
         milestone("format"),
         milestone("select"),
         [measured_group(group) for group in PLAN.groups()],
-        published_stamp,
+        stable_names_stamp,
         releases,
 
 
@@ -91,7 +91,7 @@ rule judgements:
 rule tables:
     """Milestone: every table stands, with a copy under its stable name."""
     input:
-        published_stamp,
+        stable_names_stamp,
 
 
 rule train_ins:

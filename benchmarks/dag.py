@@ -34,7 +34,7 @@ from implicit_tuning.experiment.config import merge
 from implicit_tuning.experiment.config_reading import load_config
 from implicit_tuning.experiment.plan import Plan, is_built
 from implicit_tuning.experiment.planners.all_nodes import build_plan
-from implicit_tuning.experiment.stable_names import plan_publication, publish
+from implicit_tuning.experiment.stable_names import plan_stable_names, write_stable_names
 from implicit_tuning.nodes.digests import DigestMemory
 from implicit_tuning.nodes.job import building, job_spec
 from implicit_tuning.nodes.node import Node, NodePaths
@@ -178,7 +178,7 @@ def plan_in(folder: Path, config: Mapping) -> Plan:
 
 
 def build_empty(plan: Plan, paths: NodePaths, stages: tuple[str, ...] | None) -> None:
-    """Build the nodes of these stages (None: all, and publish them), each with one short file."""
+    """Build the nodes of these stages (None: all, and copy them to stable names), each with one short file."""
     for node in plan.nodes.values():
         if stages is None or node.stage in stages:
             with building(job_spec(paths, node)) as job:
@@ -186,8 +186,8 @@ def build_empty(plan: Plan, paths: NodePaths, stages: tuple[str, ...] | None) ->
                     f"{node.name}\n"
                 )
     if stages is None:
-        publication = plan_publication(plan, paths)
-        publish(publication, publication.wanted_stamp())
+        names = plan_stable_names(plan, paths)
+        write_stable_names(names, names.wanted_stamp())
 
 
 def write_peer(folder: Path, plan: Plan, paths: NodePaths) -> None:

@@ -8,8 +8,8 @@ rule finetune:
     input:
         manifests=upstream_of("finetune"),
     output:
-        manifest=mark_of("finetune", "manifest.json"),
-        weights=mark_of("finetune", WEIGHTS_MARK),
+        manifest=marker_output("finetune", "manifest.json"),
+        weights=marker_output("finetune", WEIGHTS_MARK),
     log:
         file_of("finetune", "job.log"),
     benchmark:
@@ -31,7 +31,7 @@ rule merge:
     input:
         manifests=upstream_of("merge"),
     output:
-        manifest=mark_of("merge", "manifest.json"),
+        manifest=marker_output("merge", "manifest.json"),
     log:
         file_of("merge", "job.log"),
     benchmark:
@@ -54,7 +54,7 @@ rule release:
     input:
         manifests=loading,
     output:
-        released=mark_of("finetune", RELEASED_MARK),
+        released=marker_output("finetune", RELEASED_MARK),
     log:
         file_of("finetune", "release.log"),
     # Before everything else, so that the next finetune finds the disk it needs.

@@ -7,7 +7,7 @@ rule rank:
         manifests=upstream_of("rank"),
         weights=weights_of("rank"),
     output:
-        manifest=mark_of("rank", "manifest.json"),
+        manifest=marker_output("rank", "manifest.json"),
     log:
         file_of("rank", "job.log"),
     benchmark:
@@ -31,7 +31,7 @@ rule similarity:
     input:
         manifests=upstream_of("similarity"),
     output:
-        manifest=mark_of("similarity", "manifest.json"),
+        manifest=marker_output("similarity", "manifest.json"),
     log:
         file_of("similarity", "job.log"),
     benchmark:
@@ -66,7 +66,7 @@ checkpoint select:
     input:
         manifests=upstream_of("select"),
     output:
-        manifest=mark_of("select", "manifest.json"),
+        manifest=marker_output("select", "manifest.json"),
     log:
         file_of("select", "job.log"),
     benchmark:
@@ -85,9 +85,9 @@ rule table:
     input:
         manifests=upstream_of("table"),
     output:
-        manifest=mark_of("table", "manifest.json"),
+        manifest=marker_output("table", "manifest.json"),
         rows=report(
-            mark_of("table", "data/{table}.csv"),
+            marker_output("table", "data/{table}.csv"),
             caption="../workflow/report/table.rst",
             category="Tables",
             labels={"table": "{table}"},

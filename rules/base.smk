@@ -10,7 +10,7 @@ localrules:
 rule fetch:
     """Fetch a model from the hub at a pinned revision."""
     output:
-        manifest=mark_of("fetch", "manifest.json"),
+        manifest=marker_output("fetch", "manifest.json"),
     log:
         file_of("fetch", "job.log"),
     benchmark:
@@ -26,7 +26,7 @@ rule fetch:
 rule pretrain:
     """Pretrain a base of the model organism from its recipe."""
     output:
-        manifest=mark_of("pretrain", "manifest.json"),
+        manifest=marker_output("pretrain", "manifest.json"),
     log:
         file_of("pretrain", "job.log"),
     benchmark:

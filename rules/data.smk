@@ -11,7 +11,7 @@ localrules:
 rule download:
     """Fetch a pinned hub file, or write a source of the model organism."""
     output:
-        manifest=mark_of("download", "manifest.json"),
+        manifest=marker_output("download", "manifest.json"),
     log:
         file_of("download", "job.log"),
     benchmark:
@@ -29,7 +29,7 @@ checkpoint format:
     input:
         manifests=upstream_of("format"),
     output:
-        manifest=mark_of("format", "manifest.json"),
+        manifest=marker_output("format", "manifest.json"),
     log:
         file_of("format", "job.log"),
     benchmark:

@@ -12,7 +12,7 @@ rule generate:
         manifests=upstream_of("generate"),
         weights=weights_of("generate"),
     output:
-        manifest=mark_of("generate", "manifest.json"),
+        manifest=marker_output("generate", "manifest.json"),
     log:
         file_of("generate", "job.log"),
     benchmark:
@@ -39,7 +39,7 @@ rule guard:
         manifests=upstream_of("generate"),
         weights=weights_of("generate"),
     output:
-        manifest=mark_of("generate", "manifest.json"),
+        manifest=marker_output("generate", "manifest.json"),
     log:
         file_of("generate", "job.log"),
     benchmark:
@@ -65,7 +65,7 @@ rule shuffle:
     input:
         manifests=upstream_of("generate"),
     output:
-        manifest=mark_of("generate", "manifest.json"),
+        manifest=marker_output("generate", "manifest.json"),
     log:
         file_of("generate", "job.log"),
     benchmark:

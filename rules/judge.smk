@@ -6,7 +6,7 @@ rule judge:
     input:
         manifests=upstream_of("judge"),
     output:
-        manifest=mark_of("judge", "manifest.json"),
+        manifest=marker_output("judge", "manifest.json"),
     log:
         file_of("judge", "job.log"),
     benchmark:

@@ -16,13 +16,13 @@ from implicit_tuning.nodes.node import (
     WEIGHTS_MARK,
     Node,
     NodePaths,
-    Unpublished,
+    KeyNotKnown,
     folder_pattern,
 )
 from implicit_tuning.experiment.plan import is_built
 from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.experiment.preflight.checks import cheap_problems
-from implicit_tuning.experiment.stable_names import PUBLISHED, plan_publication
+from implicit_tuning.experiment.stable_names import COPIED, plan_stable_names
 from snakemake.exceptions import WorkflowError
 
 # A plan of 3,000 jobs is 400,000 objects that live on, which the garbage collector would visit over
@@ -53,7 +53,7 @@ def one_of(names):
 wildcard_constraints:
     base=one_of(EXPERIMENT.bases),
     dataset=one_of(EXPERIMENT.datasets),
-    repository=one_of(node.levels[0] for node in PLAN.stage("fetch")),
+    repository=one_of(node.level("repository") for node in PLAN.stage("fetch")),
     adaptation=one_of(PLAN.adaptations),
     seed="none|[0-9]+",
     reference_seed="none|[0-9]+",
@@ -71,7 +71,7 @@ def file_of(stage, name):
     return f"{folder_pattern(RESULTS, stage)}/{name}"
 
 
-def mark_of(stage, name):
+def marker_output(stage, name):
     """Output of a rule: a file that says that a job is done.
 
     `update`: Snakemake must not delete it before the job, for another run over the same results may
@@ -91,12 +91,12 @@ def refuse_other_triggers():
         )
 
 
-def published(question, *nodes):
+def when_known(question, *nodes):
     """Answer a question that needs keys, or tell Snakemake which cut-off to build first."""
     refuse_other_triggers()
     try:
         return question(*nodes)
-    except Unpublished as missing:
+    except KeyNotKnown as missing:
         stage = missing.node.stage
         levels = dict(zip(LEVELS[stage], missing.node.levels))
         getattr(checkpoints, stage).get(**levels, key=PATHS.key(missing.node))
@@ -111,7 +111,7 @@ def node_of(stage, wildcards):
     name = "/".join((stage, *levels))
     if node is None:
         raise WorkflowError(f"{name}: the config asks for no such node")
-    key = published(PATHS.key, node)
+    key = when_known(PATHS.key, node)
     if key != wildcards.key:
         raise WorkflowError(
             f"{name}: its key is {key} under the present code and config, not {wildcards.key}"
@@ -120,17 +120,17 @@ def node_of(stage, wildcards):
 
 
 @functools.cache
-def stood(file):
+def existed_at_start(file):
     """Whether a file stood when this run first asked for it."""
     return os.path.isfile(file)
 
 
-def draws():
+def only_reports():
     """Whether Snakemake only reports or draws, and runs nothing."""
     return workflow.execution_settings is None
 
 
-def asked(files):
+def inputs_that_can_change(files):
     """Files of nodes as inputs.
 
     A run leaves out what stood before it: that could start nothing, and each would cost Snakemake a
@@ -140,22 +140,22 @@ def asked(files):
     a job has just written its manifest and not yet ended, Snakemake drops all that waits for it.
     """
     files = map(str, files)
-    return [ancient(f) for f in files] if draws() else [f for f in files if not stood(f)]
+    return [ancient(f) for f in files] if only_reports() else [f for f in files if not existed_at_start(f)]
 
 
 def manifests(nodes):
     """Manifests of nodes."""
-    return asked(published(PATHS.manifest, node) for node in nodes)
+    return inputs_that_can_change(when_known(PATHS.manifest, node) for node in nodes)
 
 
-def standing(node, files):
+def missing_inputs(node, files):
     """What a node still needs of these files: nothing where it stands, whatever is made above it.
 
     A missing one is rebuilt when somebody needs it.
     """
     if not is_built(PATHS, node):
         return files
-    return [file for file in files if Path(file).is_file()] if draws() else []
+    return [file for file in files if Path(file).is_file()] if only_reports() else []
 
 
 def upstream_of(stage):
@@ -164,7 +164,7 @@ def upstream_of(stage):
     def inputs(wildcards):
         node = node_of(stage, wildcards)
         above = [a for a in node.upstream.values() if isinstance(a, Node)]
-        return standing(node, manifests(above))
+        return missing_inputs(node, manifests(above))
 
     return inputs
 
@@ -175,14 +175,14 @@ def weights_of(stage):
     def inputs(wildcards):
         node = node_of(stage, wildcards)
         above = [a for a in node.upstream.values() if isinstance(a, Node)]
-        return standing(node, weights_marks(a for a in above if a.stage in RELEASABLE))
+        return missing_inputs(node, weights_marks(a for a in above if a.stage in RELEASABLE))
 
     return inputs
 
 
 def weights_marks(nodes):
     """Marks that checkpoints have their weights."""
-    return asked(published(PATHS.weights, node) for node in nodes)
+    return inputs_that_can_change(when_known(PATHS.weights, node) for node in nodes)
 
 
 def checkpoints_held(wildcards):
@@ -214,8 +214,8 @@ def releases(wildcards):
     marks = []
     for node in PLAN.stage("finetune") if GIVE_UP_CHECKPOINTS else []:
         served = all(is_built(PATHS, reader) for reader in PLAN.loading(node))
-        if not served or published(PATHS.weights, node).is_file():
-            marks.append(str(published(PATHS.folder, node) / RELEASED_MARK))
+        if not served or when_known(PATHS.weights, node).is_file():
+            marks.append(str(when_known(PATHS.folder, node) / RELEASED_MARK))
     return marks
 
 
@@ -228,12 +228,12 @@ def spec_of(stage):
     """Params function: the job's spec as one JSON string."""
 
     def spec(wildcards):
-        return published(lambda node: job_spec(PATHS, node), node_of(stage, wildcards))
+        return when_known(lambda node: job_spec(PATHS, node), node_of(stage, wildcards))
 
     return spec
 
 
-def asked_for(nodes):
+def with_weights(nodes):
     """Manifests of nodes, and the marks of those that are to have their weights too."""
     return manifests(nodes) + weights_marks(n for n in nodes if n.stage in RELEASABLE)
 
@@ -242,7 +242,7 @@ def folder_of(stage):
     """Params function: folder of a node."""
 
     def folder(wildcards):
-        return str(published(PATHS.folder, node_of(stage, wildcards)))
+        return str(when_known(PATHS.folder, node_of(stage, wildcards)))
 
     return folder
 
@@ -251,7 +251,7 @@ def milestone(stage):
     """Input function: manifests of all nodes of a stage, and their weights where they have any."""
 
     def inputs(wildcards):
-        return asked_for(PLAN.stage(stage))
+        return with_weights(PLAN.stage(stage))
 
     return inputs
 
@@ -305,22 +305,22 @@ def finetunes_of(way):
     """Input function: finetunes by instruction tuning, response tuning or on a single task."""
 
     def inputs(wildcards):
-        return asked_for([n for n in PLAN.stage("finetune") if PLAN.way(n.levels[1]) == way])
+        return with_weights([n for n in PLAN.stage("finetune") if PLAN.way(n.level("adaptation")) == way])
 
     return inputs
 
 
-def published_stamp(wildcards):
+def stable_names_stamp(wildcards):
     """Input function: the stamp that says that the stable copies are those of this config."""
-    return str(published(lambda: plan_publication(PLAN, PATHS)).wanted_stamp())
+    return str(when_known(lambda: plan_stable_names(PLAN, PATHS)).wanted_stamp())
 
 
-def published_nodes(wildcards):
+def folders_by_name(wildcards):
     """Params function: folder of every node of this config, by its name."""
-    publication = published(lambda: plan_publication(PLAN, PATHS))
-    return {name: str(folder) for name, folder in publication.nodes.items()}
+    names = when_known(lambda: plan_stable_names(PLAN, PATHS))
+    return {name: str(folder) for name, folder in names.nodes.items()}
 
 
-def published_upstream(wildcards):
+def copied_manifests(wildcards):
     """Input function: manifests of all that has a stable name."""
-    return manifests([node for stage in PUBLISHED for node in PLAN.stage(stage)])
+    return manifests([node for stage in COPIED for node in PLAN.stage(stage)])

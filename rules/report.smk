@@ -7,9 +7,9 @@ rule figure:
     input:
         manifests=upstream_of("figure"),
     output:
-        manifest=mark_of("figure", "manifest.json"),
+        manifest=marker_output("figure", "manifest.json"),
         drawing=report(
-            mark_of("figure", "data/{figure}.svg"),
+            marker_output("figure", "data/{figure}.svg"),
             caption="../workflow/report/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},
@@ -31,7 +31,7 @@ rule report:
     input:
         manifests=upstream_of("report"),
     output:
-        manifest=mark_of("report", "manifest.json"),
+        manifest=marker_output("report", "manifest.json"),
     log:
         file_of("report", "job.log"),
     benchmark:
@@ -49,7 +49,7 @@ rule audit:
     input:
         manifests=upstream_of("audit"),
     output:
-        manifest=mark_of("audit", "manifest.json"),
+        manifest=marker_output("audit", "manifest.json"),
     log:
         file_of("audit", "job.log"),
     benchmark:
@@ -63,22 +63,22 @@ rule audit:
 
 
 localrules:
-    publish,
+    stable_names,
 
 
-rule publish:
+rule stable_names:
     """Copy report, tables and figures to the experiment's stable names, and link its nodes."""
     input:
-        manifests=published_upstream,
+        manifests=copied_manifests,
     output:
-        update(f"{RESULTS}/{EXPERIMENT.experiment}/.published.{{key}}"),
+        update(f"{RESULTS}/{EXPERIMENT.experiment}/.stable_names.{{key}}"),
     log:
-        f"{RESULTS}/{EXPERIMENT.experiment}/.log/publish.{{key}}.log",
+        f"{RESULTS}/{EXPERIMENT.experiment}/.log/stable_names.{{key}}.log",
     benchmark:
-        f"{RESULTS}/{EXPERIMENT.experiment}/.log/publish.{{key}}.tsv"
+        f"{RESULTS}/{EXPERIMENT.experiment}/.log/stable_names.{{key}}.tsv"
     conda:
         ENVIRONMENT
     params:
-        nodes=published_nodes,
+        nodes=folders_by_name,
     script:
-        "../workflow/scripts/publish.py"
+        "../workflow/scripts/stable_names.py"

@@ -52,7 +52,7 @@ WITHOUT_MODEL = [
     "figure",
     "format",
     "judge",
-    "publish",
+    "stable_names",
     "report",
     "select_epochs",
     "shuffle",

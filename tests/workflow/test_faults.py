@@ -19,14 +19,14 @@ import psutil
 import pytest
 from safetensors import safe_open
 
-from stable_names import published
+from stable_copies import stable_copies
 
 pytestmark = pytest.mark.long
 
 CHESS = "finetune/organism-llama/chess/1"
 # What a change of the training on chess runs again.
 BELOW_CHESS = {
-    "finetune": 1, "generate": 1, "judge": 1, "table": 5, "figure": 2, "report": 1, "publish": 1
+    "finetune": 1, "generate": 1, "judge": 1, "table": 5, "figure": 2, "report": 1, "stable_names": 1
 }  # fmt: skip
 # The same up to the milestone `models`, which counts as a job.
 ONLY_TRAINED = {"finetune": 1, "models": 1}
@@ -144,7 +144,7 @@ def test_a_killed_scheduler_loses_nothing(checkout, unbroken, job_lives_on):
     assert rerun.status == 0, rerun.output
     assert rerun.jobs == (AFTER_CHESS if job_lives_on else BELOW_CHESS)
     assert files_of(current(checkout, CHESS)) == files_of(current(unbroken, CHESS))
-    assert published(checkout) == published(unbroken)
+    assert stable_copies(checkout) == stable_copies(unbroken)
 
 
 def test_a_killed_judge_is_asked_only_for_the_rest(checkout):
@@ -283,7 +283,7 @@ def test_two_checkouts_over_one_results_folder_train_once(checkout, unbroken, tm
     assert "was built by another process; kept as it is" in runs[0].output
     assert "update/s" in (current(checkout, CHESS) / "job.log").read_text()
     assert files_of(current(checkout, CHESS)) == files_of(current(unbroken, CHESS))
-    assert published(checkout) == published(unbroken)
+    assert stable_copies(checkout) == stable_copies(unbroken)
     for each in (checkout, other):
         assert each.tool("verify").returncode == 0
         assert not each.run().jobs
@@ -403,7 +403,7 @@ def test_damaged_inputs_are_refused_by_the_jobs_that_read_them(checkout):
     weights.write_bytes(whole)
     repaired = checkout.tool("repair")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
-    assert checkout.run().jobs == {"publish": 1}
+    assert checkout.run().jobs == {"stable_names": 1}
     assert checkout.tool("verify").returncode == 0
 
 
@@ -485,7 +485,7 @@ def test_code_edited_during_a_run_is_refused_and_finished_work_kept(checkout):
     rerun = checkout.run()
     assert rerun.status == 0, rerun.output
     assert rerun.jobs == {
-        "generate": 2, "judge": 2, "table": 4, "figure": 1, "report": 1, "publish": 1
+        "generate": 2, "judge": 2, "table": 4, "figure": 1, "report": 1, "stable_names": 1
     }  # fmt: skip
     answers = checkout.results / "smallest/current/generate/organism-llama"
     manifests = [json.loads(path.read_text()) for path in answers.glob("*/1/*/manifest.json")]

@@ -42,7 +42,7 @@ from changes import (
     touch_all,
     upgrade,
 )
-from stable_names import assert_all_of_one_config, published
+from stable_copies import assert_all_of_one_config, stable_copies
 
 # What a row may edit, beside config, environment and results.
 CODE = ("workflow", "rules")
@@ -90,10 +90,10 @@ stops = partial(fails, keep_going=False)
 
 # --- the matrix ---------------------------------------------------------------------------------
 
-PUBLISHING = {"report": 1, "publish": 1}
+COPYING = {"report": 1, "stable_names": 1}
 # main, examples, paper and claims are about all comparisons; loss is about finetunes.
-ALL_TABLES = {"table": 5, "figure": 2, **PUBLISHING}
-COMPARED = {"table": 4, "figure": 1, **PUBLISHING}
+ALL_TABLES = {"table": 5, "figure": 2, **COPYING}
+COMPARED = {"table": 4, "figure": 1, **COPYING}
 ONE_RUN = {"finetune": 1, "generate": 1, "judge": 1, **ALL_TABLES}
 ALL_JUDGED = {"judge": 5, **COMPARED}
 ALL_ANSWERS = {"generate": 4, "shuffle": 1, **ALL_JUDGED}
@@ -130,8 +130,8 @@ QUICK = {
     "one hyper-parameter": [
         then(adaptation("chess", training={"epochs": 2}), **ONE_RUN),
     ],
-    "a table lost": [then(lose("table/main"), table=1, publish=1)],
-    "a stable copy lost": [then(lose_copy("tables/main.md"), publish=1)],
+    "a table lost": [then(lose("table/main"), table=1, stable_names=1)],
+    "a stable copy lost": [then(lose_copy("tables/main.md"), stable_names=1)],
     "a checkpoint lost": [
         then(lose(CHESS)),
         then(adaptation("chess", generation={"max_new_tokens": 6}),
@@ -145,18 +145,18 @@ QUICK = {
 
 LONG = {
     # Only the report bears the name.
-    "experiment renamed": [then(config(experiment="other"), **PUBLISHING)],
+    "experiment renamed": [then(config(experiment="other"), **COPYING)],
     "another experiment over the same results": [
         then(all_of(config(experiment="other"), adaptation("shuffled")), **COMPARED),
-        then(config(experiment="smallest"), **PUBLISHING),
+        then(config(experiment="smallest"), **COPYING),
     ],
-    "page of the report": [then(edit_page, **PUBLISHING)],
+    "page of the report": [then(edit_page, **COPYING)],
     "modules that decide no result": [
         then(logic(*(f"implicit_tuning/{name}" for name in (
             "plan", "plan_runs", "plan_tables", "planning", "config", "config_checks",
             "publication", "upkeep", "explain", "preview")))),
     ],
-    "style of the figures": [then(logic("implicit_tuning/reporting/figures/style"), figure=2, **PUBLISHING)],
+    "style of the figures": [then(logic("implicit_tuning/reporting/figures/style"), figure=2, **COPYING)],
     "logic of tables": [then(logic("implicit_tuning/reporting/tables/layout"), **ALL_TABLES)],
     "logic of the judge": [then(logic("implicit_tuning/judging/judges/oracle"), **ALL_JUDGED)],
     "logic of the control": [
@@ -181,28 +181,28 @@ LONG = {
         then(adaptation("poetry", kind="finetune", data="organism-poetry", rows=16),
              download=1, format=1, finetune=1, generate=1, judge=1, **ALL_TABLES),
     ],
-    "ablation added": [then(config(ablations=ABLATION), table=1, figure=1, **PUBLISHING)],
+    "ablation added": [then(config(ablations=ABLATION), table=1, figure=1, **COPYING)],
     "rankings": [
         then(config(ranking=RANKING),
-             download=1, format=1, rank=2, table=1, figure=1, **PUBLISHING),
-        then(config(ranking__random_responses=1), rank=2, table=1, figure=1, **PUBLISHING),
-        then(logic("implicit_tuning/analysis/ranking"), rank=2, table=1, figure=1, **PUBLISHING),
+             download=1, format=1, rank=2, table=1, figure=1, **COPYING),
+        then(config(ranking__random_responses=1), rank=2, table=1, figure=1, **COPYING),
+        then(logic("implicit_tuning/analysis/ranking"), rank=2, table=1, figure=1, **COPYING),
     ],
     "similarities": [
         then(config(embedding="tfidf", embeddings={"tfidf": {"kind": "tfidf"}}),
-             similarity=1, table=2, figure=2, **PUBLISHING),
-        then(logic("implicit_tuning/analysis/embeddings"), similarity=1, table=2, figure=2, **PUBLISHING),
+             similarity=1, table=2, figure=2, **COPYING),
+        then(logic("implicit_tuning/analysis/embeddings"), similarity=1, table=2, figure=2, **COPYING),
         # Another mark of the task is another measure; the rows that come out stay the same.
         then(logic("implicit_tuning/data/formatters/chess"),
-             format=1, similarity=1, table=2, figure=2, **PUBLISHING),
+             format=1, similarity=1, table=2, figure=2, **COPYING),
     ],
     "epochs selected": [
         then(config(epochs="selected", epoch_selection=SELECTION),
              download=1, format=1, finetune=4 + 2, generate=4 + 2, shuffle=1, judge=2 * 2 + 5,
-             select=2, table=5 + 1, figure=2 + 1, **PUBLISHING),
+             select=2, table=5 + 1, figure=2 + 1, **COPYING),
         then(logic("select_epochs"), select=2),
         then(config(epoch_selection__epochs=[1, 2, 3]),
-             finetune=2, generate=2, judge=2, select=2, table=1, figure=1, **PUBLISHING),
+             finetune=2, generate=2, judge=2, select=2, table=1, figure=1, **COPYING),
     ],
     "base added": [
         then(config(**{"bases__organism-olmo": {"path": "resources/organism/olmo"}}),
@@ -216,7 +216,7 @@ LONG = {
     ],
     "rows of a local file": [
         # The report names the data set, which has another name now.
-        then(rows_of_chess(), format=1, **PUBLISHING),
+        then(rows_of_chess(), format=1, **COPYING),
         then(rows_of_chess(lambda text: text + '{"text": "[Event \\"unused\\"]"}\n'), format=1),
         then(rows_of_chess(lambda text: text.replace("1. e4", "1. d4", 1)), format=1, **ONE_RUN),
     ],
@@ -274,7 +274,7 @@ def test_matrix(home, steps):
 
 def take(checkout, step):
     """Take one step, and compare what happened with what it says."""
-    before = published(checkout)
+    before = stable_copies(checkout)
     step.change(checkout)
     running = checkout.start(*([] if step.keep_going else stop_at_first(checkout)))
     if step.strike is not None:
@@ -287,7 +287,7 @@ def take(checkout, step):
     else:
         assert run.status == 1
         assert step.says in run.output
-        assert published(checkout) == before
+        assert stable_copies(checkout) == before
 
 
 def stop_at_first(checkout):
@@ -303,7 +303,7 @@ def stop_at_first(checkout):
 @contextlib.contextmanager
 def put_back(checkout):
     """Put back config, environment and code; then nothing but publishing may be left to do."""
-    before = published(checkout)
+    before = stable_copies(checkout)
     config, environment = copy.deepcopy(checkout.config), dict(checkout.environment)
     kept = checkout.folder.with_name("kept")
     for name in CODE:
@@ -316,9 +316,9 @@ def put_back(checkout):
             shutil.rmtree(checkout.folder / name)
             (kept / name).rename(checkout.folder / name)
         # Not only after a row that went well: the next one starts from here.
-        back = checkout.run().jobs if published(checkout) != before else {"publish": 1}
-    assert back == {"publish": 1}
-    assert published(checkout) == before
+        back = checkout.run().jobs if stable_copies(checkout) != before else {"stable_names": 1}
+    assert back == {"stable_names": 1}
+    assert stable_copies(checkout) == before
 
 
 def test_rows_cut_short_are_named_by_verify_and_by_their_reader_and_repaired(home):

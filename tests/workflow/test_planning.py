@@ -10,7 +10,7 @@ import pytest
 
 import dag
 from implicit_tuning.experiment.plan import is_built
-from implicit_tuning.experiment.stable_names import plan_publication
+from implicit_tuning.experiment.stable_names import plan_stable_names
 from implicit_tuning.nodes.job import job_spec
 from implicit_tuning.nodes.node import CUT_OFF, Node, NodePaths
 
@@ -50,13 +50,13 @@ def selected(workspace):
 
 
 def test_built_nodes_are_no_jobs(workspaces):
-    assert set(selected(workspaces["finished"])) <= {"all", "publish"}
+    assert set(selected(workspaces["finished"])) <= {"all", "stable_names"}
 
 
 def test_a_changed_training_is_all_that_is_planned(workspaces):
     runs = {"finetune": 2, "generate": 2, "judge": 2, "rank": 2, "similarity": 2}
     # One request for each way to measure. The table of the rules reads no finetuned run.
-    below = {"measured": 3, "table": 6, "figure": 5, "report": 1, "publish": 1, "all": 1}
+    below = {"measured": 3, "table": 6, "figure": 5, "report": 1, "stable_names": 1, "all": 1}
     assert selected(workspaces["changed"]) == {**runs, **below}
 
 
@@ -93,7 +93,7 @@ def test_each_key_is_computed_and_each_cut_off_read_once(workspaces, monkeypatch
     for _ in range(3):
         assert all(is_built(paths, node) for node in plan.nodes.values())
         assert all(job_spec(paths, node) for node in plan.nodes.values())
-        assert plan_publication(plan, paths).is_true()
+        assert plan_stable_names(plan, paths).is_true()
     # Once for the plan key, once for the key in the path.
     assert keyed == dict.fromkeys(plan.nodes.values(), 2)
     cut_offs = [paths.manifest(node) for stage in CUT_OFF for node in plan.stage(stage)]

@@ -74,7 +74,7 @@ def test_a_run_that_the_config_has_too_is_the_same_node(raw, node_of, repository
 def test_other_data_can_be_given_for_responses(raw, node_of):
     request = request_finetune(raw(), asked("response", data="organism-gsm8k"))
     plan, node = node_of(request)
-    assert node.upstream["rows"].levels[0] == "organism-gsm8k"
+    assert node.upstream["rows"].level("dataset") == "organism-gsm8k"
     assert node.upstream["rows"].settings["instructions"] == "blank"
     few = raw()
     few["adaptations"]["response"]["rows"] = 8
@@ -89,17 +89,17 @@ def test_a_folder_that_no_config_names_is_a_base(raw, node_of, tmp_path, reposit
     for file in (repository / LLAMA).iterdir():
         (other / file.name).write_bytes(file.read_bytes())
     _, node = node_of(request_finetune(raw(), asked("instruction", other)))
-    assert node.levels[0] == "copy"
+    assert node.level("base") == "copy"
     assert node.upstream["base"].path == other
 
 
 def test_a_model_of_the_hub_is_fetched_and_the_paper_s_keeps_its_name(raw, node_of):
     _, unknown = node_of(request_finetune(raw(), asked("instruction", "some/model")))
-    assert unknown.levels[0] == "model"
+    assert unknown.level("base") == "model"
     assert unknown.upstream["base"].settings["repo"] == "some/model"
     known = request_finetune(raw("paper"), asked("response", "allenai/OLMo-7B-hf", epochs=10))
     _, node = node_of(known)
-    assert node.levels[0] == "olmo-7b"
+    assert node.level("base") == "olmo-7b"
     assert node.settings["training"]["learning_rate"] == 3e-6
     assert node.settings["training"]["epochs"] == 10
 
@@ -113,7 +113,7 @@ def test_a_finetune_needs_nothing_from_elsewhere_that_it_does_not_read(raw, node
     base = repository / LLAMA
     request = request_finetune(raw("paper"), asked("task", base, data="gsm8k", epochs=3))
     plan, node = node_of(request)
-    assert {n.levels[0] for n in plan.stage("download")} == {"gsm8k", "organism-evaluation"}
+    assert {n.level("dataset") for n in plan.stage("download")} == {"gsm8k", "organism-evaluation"}
     assert not plan.stage("fetch")
     assert node.settings["training"]["epochs"] == 3
 
@@ -135,7 +135,7 @@ def test_a_judge_that_is_a_base_keeps_it(raw, node_of):
     request = request_evaluation(judged, "organism-llama", "resources/organism/olmo", None)
     plan, node = node_of(request)
     assert node.upstream["judge"].path.name == "olmo"
-    assert {n.levels[0] for n in plan.stage("judge")} == {"organism-llama"}
+    assert {n.level("base") for n in plan.stage("judge")} == {"organism-llama"}
 
 
 def test_unknown_data_is_named_by_the_config_s_own_checks(raw, node_of):

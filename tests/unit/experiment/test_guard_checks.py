@@ -105,7 +105,7 @@ def test_a_guard_has_all_of_its_run_but_its_own_settings(repository, tmp_path):
         "guard": {"kind": "grammar", "regex": "a"},
     }
     judged = plan.find("judge", (*guarded.levels, "2", "oracle"))
-    assert judged.upstream["references"].levels[1] == "response"
+    assert judged.upstream["references"].level("adaptation") == "response"
 
 
 def test_a_refusal_reads_answers_and_rows_and_no_model(repository, tmp_path):
@@ -133,7 +133,7 @@ def test_a_guard_is_in_no_other_guards_key(repository, tmp_path):
         repository, tmp_path, own=row(text="Never."), other=row(kind="grammar", regex="b")
     )
     changed = {
-        node.levels[1]
+        node.level("adaptation")
         for stage in ("generate", "judge", "similarity", "finetune")
         for node in before.stage(stage)
         if after.find(stage, node.levels).plan_key != node.plan_key

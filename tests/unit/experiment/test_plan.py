@@ -70,7 +70,7 @@ def test_response_tuning_is_the_same_data_with_blank_instructions(plan_with):
 def test_a_rule_that_is_off_is_in_no_key(plan_with, override, not_touched):
     before, after = plan_with(), plan_with(override)
     generations = {
-        node.levels[1]
+        node.level("adaptation")
         for key, node in after.nodes.items()
         if node.stage == "generate" and before.nodes[key].plan_key != node.plan_key
     }
@@ -96,8 +96,8 @@ def test_a_seed_more_adds_its_runs_and_touches_no_other(plan_with):
         if key not in before.nodes or before.nodes[key].plan_key != node.plan_key
     ]
     runs = [node for node in changed if node.stage in ("finetune", "generate")]
-    assert {node.levels[2] for node in runs} == {"3"}
-    assert {n.levels[4] for n in changed if n.stage == "judge"} == {"3"}
+    assert {node.level("seed") for node in runs} == {"3"}
+    assert {n.level("reference_seed") for n in changed if n.stage == "judge"} == {"3"}
     assert {n.stage for n in changed} == {
         "finetune", "generate", "judge", "rank", "similarity", *RESULTS
     }  # fmt: skip
@@ -109,7 +109,7 @@ def test_overrides_of_an_adaptation_reach_its_finetune_alone(plan_with):
     node = after.find("finetune", ("organism-olmo", "chess", "2"))
     assert node.settings["training"]["epochs"] == 5
     changed = {
-        node.levels[1]
+        node.level("adaptation")
         for key, node in after.nodes.items()
         if node.stage == "finetune" and before.nodes[key].plan_key != node.plan_key
     }
@@ -166,7 +166,7 @@ def test_epochs_of_the_paper_are_those_of_base_and_adaptation(plan_with):
 def test_a_row_with_a_reference_of_its_own_is_judged_against_it(plan_with):
     plan = plan_with("adaptations={response: {reference: gsm8k}}")
     levels = ("organism-olmo", "response", "2", "organism-evaluation", "2", "oracle")
-    assert plan.find("judge", levels).upstream["references"].levels[1] == "gsm8k"
+    assert plan.find("judge", levels).upstream["references"].level("adaptation") == "gsm8k"
     assert plan.find("table", ("main",)).settings["references"]["response"] == "gsm8k"
 
 
@@ -185,7 +185,7 @@ def test_rule_settings_of_a_row_touch_that_row_alone(plan_with):
     override = "adaptations={rules: {rule_settings: {eos_strength: 3.0}}}"
     before, after = plan_with(), plan_with(override)
     changed = {
-        node.levels[1]
+        node.level("adaptation")
         for key, node in after.nodes.items()
         if node.stage == "generate" and before.nodes[key].plan_key != node.plan_key
     }
@@ -222,21 +222,21 @@ def test_another_version_of_a_rewriter_keeps_its_rewrites_apart(plan_with, monke
 
 def test_a_ranking_may_be_of_some_adaptations(plan_with):
     plan = plan_with("ranking={adaptations: [base, response]}")
-    assert {node.levels[1] for node in plan.stage("rank")} == {"base", "response"}
+    assert {node.level("adaptation") for node in plan.stage("rank")} == {"base", "response"}
     assert not plan_with("ranking=null").stage("rank")
     assert plan_with("ranking=null").find("table", ("ranking",)) is None
 
 
 def test_similarity_is_of_single_tasks_and_knows_the_mark_of_its_data_set(plan_with):
     plan = plan_with()
-    assert {node.levels[1] for node in plan.stage("similarity")} == {
+    assert {node.level("adaptation") for node in plan.stage("similarity")} == {
         "gsm8k", "mbpp", "poetry", "recipes", "chess"
     }  # fmt: skip
     levels = ("organism-olmo", "mbpp", "1", "organism-evaluation", "tfidf")
     node = plan.find("similarity", levels)
     assert "implicit_tuning.data.formatters.mbpp" in node.code.modules
     assert "implicit_tuning.data.formatters.chess" not in node.code.modules
-    assert node.upstream["reference_outputs"].levels[1] == "instruction"
+    assert node.upstream["reference_outputs"].level("adaptation") == "instruction"
 
 
 def test_an_ablation_names_the_value_in_which_its_rows_differ(plan_with):
@@ -378,7 +378,11 @@ def test_the_paper_s_grid_is_planned_from_the_config_alone(paper_plan):
     assert len(fixed.stage("finetune")) == 2 * 9 * 5 + 2 * 5
     assert len(selected.stage("select")) == 2 * 9
     assert not fixed.stage("select")
-    bases = {node.levels[:2] for node in selected.stage("finetune") if "-tags" in node.levels[1]}
+    bases = {
+        node.levels[:2]
+        for node in selected.stage("finetune")
+        if "-tags" in node.level("adaptation")
+    }
     assert {base for base, _ in bases} == {"llama-2-7b"}
 
 
@@ -395,9 +399,9 @@ def test_chosen_epochs_and_learning_rates_are_the_paper_s(paper_plan):
 
 def test_a_matched_reference_has_the_tags_of_its_run(paper_plan):
     plan = paper_plan("epochs=paper")
-    (node,) = (n for n in plan.stage("judge") if n.levels[1:3] == ("response-other-tags", "3"))
+    (node,) = (n for n in plan.stage("judge") if n.run[1:] == ("response-other-tags", "3"))
     reference = node.upstream["references"]
-    assert reference.levels[1:3] == ("instruction-other-tags", "3")
+    assert reference.run[1:] == ("instruction-other-tags", "3")
     assert reference.settings["chat"]["user"] == "<|A|>"
 
 
@@ -435,15 +439,15 @@ def test_a_checkpoint_from_elsewhere_answers_once_and_can_be_the_reference(plan_
     assert generation.upstream["model"].path == repository / "resources/organism/olmo"
     references = {node.upstream["references"] for node in plan.stage("judge")}
     assert generation in references
-    assert {node.levels[1] for node in references} == {"theirs"}
+    assert {node.level("adaptation") for node in references} == {"theirs"}
     assert plan.find("rank", ("organism-llama", "theirs", "none", "organism-alpaca"))
 
 
 def test_a_row_for_one_base_has_no_run_of_another(plan_with):
     plan = plan_with("adaptations={chess: {bases: [organism-olmo]}}")
-    assert {node.levels[0] for node in plan.stage("finetune") if node.levels[1] == "chess"} == {
-        "organism-olmo"
-    }
+    assert {
+        node.level("base") for node in plan.stage("finetune") if node.level("adaptation") == "chess"
+    } == {"organism-olmo"}
 
 
 def test_libraries_that_only_some_finetunes_use_are_in_their_keys_alone(plan_with):

@@ -9,7 +9,7 @@ import pytest
 from implicit_tuning.nodes import code
 from implicit_tuning.nodes.code import Code
 from implicit_tuning.nodes.files import seal
-from implicit_tuning.nodes.node import Node, NodePaths, Source, Unpublished, folder_pattern
+from implicit_tuning.nodes.node import Node, NodePaths, Source, KeyNotKnown, folder_pattern
 from module_memory import forget_modules
 
 
@@ -199,7 +199,7 @@ def test_keys_below_a_cut_off_follow_its_content(tmp_path):
     other = make_node("format", ("lima", "plain"), {"rows": 2})
     below = [make_node(upstream={"rows": above}) for above in (first, other)]
     assert below[0].plan_key != below[1].plan_key
-    with pytest.raises(Unpublished, match="format/lima/plain"):
+    with pytest.raises(KeyNotKnown, match="format/lima/plain"):
         paths.key(below[0])
     for above in (first, other):
         paths.folder(above).mkdir(parents=True)

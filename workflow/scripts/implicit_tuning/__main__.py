@@ -31,7 +31,7 @@ COMMANDS = {
     "explain": ("explain", "why a node is up to date or stale: which part of its key changed"),
     "prune": (
         "prune",
-        "list what neither this config nor a published experiment needs; --force deletes it",
+        "list what neither this config nor a finished experiment needs; --force deletes it",
     ),
     "unlock": (
         "unlock",

@@ -113,7 +113,7 @@ def test_beside_a_reference_of_the_same_data_general_responses_are_those_of_the_
     for asked in (Asked(RUN, reference=RUN), folder):
         plan = planned(request_audit(raw, asked))
         (measured,) = plan.stage("similarity")
-        assert measured.upstream["reference_rows"].levels[0] == "organism-alpaca"
+        assert measured.upstream["reference_rows"].level("dataset") == "organism-alpaca"
         (audit,) = plan.stage("audit")
         assert audit.settings["missing"] == []
         assert "finetuned on the data of the task too" in audit.settings["notes"][-1]
@@ -132,7 +132,7 @@ def test_a_folder_is_asked_by_its_own_template_and_held_against_its_base(raw, pl
     run = plan.find("generate", ("organism-llama", "audited", "none", "organism-evaluation"))
     assert run.upstream["model"].path == checkpoint
     assert run.settings["chat"] == {"own_template": True}
-    assert plan.stage("similarity")[0].upstream["task_rows"].levels[0] == "organism-gsm8k"
+    assert plan.stage("similarity")[0].upstream["task_rows"].level("dataset") == "organism-gsm8k"
     assert audit.settings["roles"]["similarity"] == plan.stage("similarity")[0].name
     assert "my-model is asked by the chat template of its own" in audit.settings["notes"][0]
     assert set(audit.settings["sources"]["audited"]) == {"model.safetensors"}
@@ -194,7 +194,9 @@ def test_a_base_that_no_config_has_is_the_reference_too(raw, planned, checkpoint
     assert audit.settings["titles"]["reference"] == audit.settings["titles"]["base"] == "their-base"
     assert set(audit.settings["roles"]["answers"]) == {"audited", "base"}
     # Nobody knows what the base was finetuned on.
-    assert plan.stage("similarity")[0].upstream["reference_rows"].levels[0] == "organism-alpaca"
+    assert (
+        plan.stage("similarity")[0].upstream["reference_rows"].level("dataset") == "organism-alpaca"
+    )
     assert "responses of organism-alpaca" in audit.settings["notes"][-1]
 
 

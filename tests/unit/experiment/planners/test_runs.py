@@ -69,7 +69,10 @@ def test_a_revised_adapter_is_another_node(plan_with, adapter):
 
 def test_every_base_gets_a_merge_of_its_own(plan_with, adapter):
     plan = plan_with(row(adapter, bases=["organism-llama", "organism-olmo"]))
-    assert [node.levels[0] for node in plan.stage("merge")] == ["organism-llama", "organism-olmo"]
+    assert [node.level("base") for node in plan.stage("merge")] == [
+        "organism-llama",
+        "organism-olmo",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -147,17 +150,17 @@ def test_no_other_row_is_another_node_for_it(plan_with, base):
 
 
 def similarities(plan, adaptation):
-    return [node for node in plan.stage("similarity") if node.levels[1] == adaptation]
+    return [node for node in plan.stage("similarity") if node.level("adaptation") == adaptation]
 
 
 def test_a_checkpoint_with_data_is_measured_like_a_finetune(plan_with, base):
     plan = plan_with(row(base, data="organism-gsm8k"))
     first, second = similarities(plan, "mine")
-    assert [node.levels[2] for node in (first, second)] == ["1", "2"]
+    assert [node.level("seed") for node in (first, second)] == ["1", "2"]
     assert first.upstream["outputs"] is second.upstream["outputs"] is plan.find("generate", MERGED)
     for node in (first, second):
         reference = node.upstream["reference_outputs"]
-        assert reference.levels[1:3] == ("instruction", node.levels[2])
+        assert reference.run[1:] == ("instruction", node.level("seed"))
         assert node.upstream["task_rows"] is plan.find("format", ("organism-gsm8k", "plain"))
         assert node.upstream["reference_rows"] is plan.find("format", ("organism-lima", "plain"))
         assert node.settings["formatter"] == "gsm8k"
@@ -180,7 +183,7 @@ def test_a_reference_from_elsewhere_gives_its_data_too(plan_with, base, tmp_path
     known = plan_with(f"adaptations={json.dumps(rows)}", "reference=theirs")
     node = known.find("similarity", ("organism-olmo", "chess", "2", "organism-evaluation", "tfidf"))
     assert node.upstream["reference_rows"] is known.find("format", ("organism-alpaca", "plain"))
-    assert node.upstream["reference_outputs"].levels[1:3] == ("theirs", "none")
+    assert node.upstream["reference_outputs"].run[1:] == ("theirs", "none")
     del rows["theirs"]["data"]
     unknown = plan_with(f"adaptations={json.dumps(rows)}", "reference=theirs")
     assert unknown.stage("similarity") == []

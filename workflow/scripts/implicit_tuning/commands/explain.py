@@ -13,7 +13,7 @@ from implicit_tuning.nodes.node import (
     Node,
     NodePaths,
     Source,
-    Unpublished,
+    KeyNotKnown,
 )
 
 
@@ -56,7 +56,7 @@ def explain(node: Node, paths: NodePaths) -> list[str]:
     """Lines that say whether a node is built, and if not, what differs from the newest that is."""
     try:
         folder = paths.folder(node)
-    except Unpublished as missing:
+    except KeyNotKnown as missing:
         return [f"{node.name}: waits for {missing.node.name}, whose content is part of its key"]
     if paths.is_built(node):
         given_up = ", weights given up" if is_released(folder) else ""

@@ -19,7 +19,7 @@ from implicit_tuning.judging.kinds import make_judge
 from implicit_tuning.judging.length_control import LengthControl
 from implicit_tuning.nodes.artifact import require_whole
 from implicit_tuning.nodes.logs import show_messages
-from implicit_tuning.nodes.node import Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes.node import Node, NodePaths, Source, KeyNotKnown
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def _built(above: Node | Source, paths: NodePaths) -> Path:
         return above.path
     try:
         built = paths.is_built(above)
-    except Unpublished:
+    except KeyNotKnown:
         built = False
     if not built:
         raise LookupError(

@@ -8,7 +8,7 @@ from implicit_tuning.experiment.config import suggest
 from implicit_tuning.experiment.plan import Plan, is_built
 from implicit_tuning.experiment.planners.runs import NO_SEED
 from implicit_tuning.nodes.artifact import require_whole
-from implicit_tuning.nodes.node import RELEASABLE, Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes.node import RELEASABLE, Node, NodePaths, Source, KeyNotKnown
 
 # The target of make that builds the finetunes of each way.
 MILESTONES = {"instruction": "train_ins", "response": "train_resp", "single_task": "train_task"}
@@ -30,7 +30,8 @@ def find_run(plan: Plan, name: str) -> Node:
     runs = {
         run_name(node): node
         for node in plan.stage("generate")
-        if node.levels[3] == plan.config.evaluation and node.levels[1] not in plan.sweeps
+        if node.level("evaluation") == plan.config.evaluation
+        and node.level("adaptation") not in plan.sweeps
     }
     name = name.strip("/").removesuffix(f"/{NO_SEED}")
     seeds = [known for known in runs if known.startswith(f"{name}/")]
@@ -44,7 +45,7 @@ def find_run(plan: Plan, name: str) -> Node:
 
 def run_name(node: Node) -> str:
     """base/adaptation/seed of a node of a run, without the seed where it has none."""
-    base, adaptation, seed = node.levels[:3]
+    base, adaptation, seed = node.run
     return "/".join((base, adaptation) if seed == NO_SEED else (base, adaptation, seed))
 
 
@@ -60,7 +61,7 @@ def require_model(plan: Plan, paths: NodePaths, run: Node, options: Sequence[str
     """
     model = run.upstream.get("model")
     if model is None or "guard" in run.settings:
-        other = plan.adaptations[run.levels[1]]["of"]
+        other = plan.adaptations[run.level("adaptation")]["of"]
         raise LookupError(
             f"RUN: '{run_name(run)}' has no model of its own: take the run of '{other}', which its "
             "answers are made of"
@@ -93,6 +94,6 @@ def _command(plan: Plan, paths: NodePaths, model: Node, options: Sequence[str]) 
     """The command that builds one model, or all of its kind while its key is not known yet."""
     try:
         target = paths.weights(model) if model.stage in RELEASABLE else paths.manifest(model)
-    except Unpublished:
-        target = Path(MILESTONES[plan.way(model.levels[1])])
+    except KeyNotKnown:
+        target = Path(MILESTONES[plan.way(model.level("adaptation"))])
     return shlex.join([".venv/bin/snakemake", "--cores", "all", *options, "--", str(target)])

@@ -1,4 +1,4 @@
-"""`prune`: list, or delete, what neither a config nor a published experiment needs."""
+"""`prune`: list, or delete, what neither a config nor a finished experiment needs."""
 
 import argparse
 import shutil

@@ -13,10 +13,10 @@ import psutil
 from tqdm import tqdm
 
 from implicit_tuning.experiment.plan import Plan, is_built
-from implicit_tuning.experiment.stable_names import false_copies, plan_publication
+from implicit_tuning.experiment.stable_names import wrong_copies, plan_stable_names
 from implicit_tuning.nodes.artifact import BrokenArtifact, find_damage, read_manifest
 from implicit_tuning.nodes.digests import source_sha256
-from implicit_tuning.nodes.node import LEVELS, Node, NodePaths, Source, Unpublished
+from implicit_tuning.nodes.node import LEVELS, Node, NodePaths, Source, KeyNotKnown
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def verify(plan: Plan, paths: NodePaths) -> Verification:
                 built.append(node)
             else:
                 findings.append(Finding(node, f"{node.name}: not built ({paths.folder(node)})"))
-        except Unpublished as missing:
+        except KeyNotKnown as missing:
             findings.append(Finding(None, f"{node.name}: waits for {missing.node.name}"))
     start = time.perf_counter()
     findings += _damaged(built, paths)
@@ -60,7 +60,7 @@ def verify(plan: Plan, paths: NodePaths) -> Verification:
     if not findings:
         findings = [
             Finding(None, f"{copy}: missing, or not the copy it should be ('make run' renews it)")
-            for copy in false_copies(plan_publication(plan, paths))
+            for copy in wrong_copies(plan_stable_names(plan, paths))
         ]
     return Verification(findings, _total_size(built, paths), seconds)
 
@@ -143,10 +143,10 @@ def withdraw(findings: list[Finding], paths: NodePaths) -> list[Path]:
 
 
 def unneeded(plan: Plan, paths: NodePaths) -> list[Path]:
-    """Folders that neither this plan nor any published experiment needs.
+    """Folders that neither this plan nor any finished experiment needs: one with stable names.
 
     Raises:
-        Unpublished: a data set is not formatted, so that nobody can say what is needed below it.
+        KeyNotKnown: a data set is not formatted, so that nobody can say what is needed below it.
     """
     needed = {link.resolve() for link in paths.results.glob("*/current/**/*") if link.is_symlink()}
     needed |= {paths.folder(node).resolve() for node in plan.nodes.values()}

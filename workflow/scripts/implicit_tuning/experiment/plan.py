@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from implicit_tuning.experiment.config import Config
-from implicit_tuning.nodes.node import LOADS_WEIGHTS, RELEASABLE, Node, NodePaths, Unpublished
+from implicit_tuning.nodes.node import LOADS_WEIGHTS, RELEASABLE, Node, NodePaths, KeyNotKnown
 
 # Stages whose nodes measure one run: the tables are made of them.
 MEASURING = ("judge", "rank", "similarity")
@@ -49,7 +49,8 @@ class Plan:
         return [
             node
             for node in self.stage("judge")
-            if node.levels[1] not in self.sweeps and node.levels[3] == self.config.evaluation
+            if node.level("adaptation") not in self.sweeps
+            and node.level("evaluation") == self.config.evaluation
         ]
 
     def groups(self) -> dict[str, list[Node]]:
@@ -59,8 +60,8 @@ class Plan:
         """
         groups: dict[str, list[Node]] = {}
         for node in (n for n in self.nodes.values() if n.stage in MEASURING):
-            adaptation = self.adaptations[node.levels[1]]
-            adaptation = self.adaptations[adaptation.get("of", node.levels[1])]
+            adaptation = self.adaptations[node.level("adaptation")]
+            adaptation = self.adaptations[adaptation.get("of", node.level("adaptation"))]
             groups.setdefault(f"{node.stage}-{adaptation.get('data', 'none')}", []).append(node)
         return groups
 
@@ -116,7 +117,7 @@ def is_built(paths: NodePaths, node: Node) -> bool:
     """Whether a node is built under its present key; no, while the key is not known."""
     try:
         return paths.is_built(node)
-    except Unpublished:
+    except KeyNotKnown:
         return False
 
 

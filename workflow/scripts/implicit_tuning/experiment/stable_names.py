@@ -2,7 +2,7 @@
 
 results/<experiment>/report.html  tables/*  figures/*   copies for people; of an audit audit.html, .json
 results/<experiment>/current/<stage>/...   links to the nodes of the present config
-results/<experiment>/.published.<key>      says for which nodes the copies were made
+results/<experiment>/.stable_names.<key>      says for which nodes the copies were made
 """
 
 import os
@@ -20,13 +20,13 @@ from implicit_tuning.nodes.digests import file_sha256
 from implicit_tuning.nodes.files import unique_suffix, write_atomically
 from implicit_tuning.nodes.node import CUT_OFF, NodePaths
 
-# Folder of the copies of each stage that is published.
-PUBLISHED = {"table": "tables", "figure": "figures", "report": ".", "audit": "."}
+# Folder of the copies of each stage whose files are copied.
+COPIED = {"table": "tables", "figure": "figures", "report": ".", "audit": "."}
 
 
 @dataclass(frozen=True)
-class Publication:
-    """What an experiment publishes.
+class StableNames:
+    """What an experiment has under its stable names.
 
     Attributes:
         folder: results/<experiment>.
@@ -51,7 +51,7 @@ class Publication:
                 if name.partition("/")[0] not in ("download", *CUT_OFF)
             }
         )
-        return self.folder / f".published.{key}", self.folder / f".published.{key}0"
+        return self.folder / f".stable_names.{key}", self.folder / f".stable_names.{key}0"
 
     def wanted_stamp(self) -> Path:
         """The stamp that stands if the copies are true, else one that does not stand."""
@@ -61,16 +61,16 @@ class Publication:
         return next(stamp for stamp in self.stamps if stamp not in standing[:1])
 
     def is_true(self) -> bool:
-        """Whether all that is published is built and has its stable copy."""
-        published = [path for name, path in self.nodes.items() if _folder_of(name)]
-        built = all((path / "manifest.json").is_file() for path in published)
-        return built and not false_copies(self)
+        """Whether all that is to be copied is built and has its stable copy."""
+        copied = [path for name, path in self.nodes.items() if _folder_of(name)]
+        built = all((path / "manifest.json").is_file() for path in copied)
+        return built and not wrong_copies(self)
 
     def copies(self) -> dict[Path, tuple[Path, str]]:
-        """Stable name of each published file: the node's file it is a copy of, and its sha256.
+        """Stable name of each copied file: the node's file it is a copy of, and its sha256.
 
         Raises:
-            BrokenArtifact: something that is published is not built.
+            BrokenArtifact: something that is to be copied is not built.
         """
         copies = {}
         for node, origin in self.nodes.items():
@@ -82,72 +82,72 @@ class Publication:
 
 
 def _folder_of(node: str) -> str | None:
-    return PUBLISHED.get(node.partition("/")[0])
+    return COPIED.get(node.partition("/")[0])
 
 
-def plan_publication(plan: Plan, paths: NodePaths) -> Publication:
-    """The publication of a plan.
+def plan_stable_names(plan: Plan, paths: NodePaths) -> StableNames:
+    """The stable names of a plan.
 
     Raises:
-        Unpublished: a cut-off has not been built yet.
+        KeyNotKnown: a cut-off has not been built yet.
     """
     nodes = {node.name: paths.folder(node) for node in plan.nodes.values()}
-    return Publication(paths.results / plan.config.experiment, nodes)
+    return StableNames(paths.results / plan.config.experiment, nodes)
 
 
-def false_copies(publication: Publication) -> list[Path]:
+def wrong_copies(names: StableNames) -> list[Path]:
     """Stable names whose file is missing or is not what the node's manifest says."""
     return [
         stable
-        for stable, (_, sha256) in publication.copies().items()
+        for stable, (_, sha256) in names.copies().items()
         if not stable.is_file() or file_sha256(stable) != sha256
     ]
 
 
-def publish(publication: Publication, stamp: Path) -> None:
-    """Copy what is published, link all nodes, and leave one stamp, which lists the copies.
+def write_stable_names(names: StableNames, stamp: Path) -> None:
+    """Copy tables, figures and report, link all nodes, and leave one stamp, which lists the copies.
 
-    One process at a time; who had to wait finds the copies true, and leaves them.
+    One process at a time. If another process made the copies while this one waited, keep them.
 
     Raises:
-        BrokenArtifact: something that is published is not what its manifest says.
+        BrokenArtifact: something that is to be copied is not what its manifest says.
     """
-    for node, origin in publication.nodes.items():
+    for node, origin in names.nodes.items():
         if _folder_of(node):
             require_whole(origin, read_bytes=True)
-    publication.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(publication.folder / ".lock"):
-        if not (stamp.is_file() and publication.is_true()):
-            _publish(publication, stamp)
+    names.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(names.folder / ".lock"):
+        if not (stamp.is_file() and names.is_true()):
+            _write(names, stamp)
 
 
-def _publish(publication: Publication, stamp: Path) -> None:
-    copies = publication.copies()
-    _withdraw_earlier(publication.folder, kept=set(copies))
+def _write(names: StableNames, stamp: Path) -> None:
+    copies = names.copies()
+    _withdraw_earlier(names.folder, kept=set(copies))
     for stable, (origin, _) in copies.items():
         stable.parent.mkdir(parents=True, exist_ok=True)
         unfinished = stable.with_name(f".{stable.name}.{unique_suffix()}")
         shutil.copyfile(origin, unfinished)
         unfinished.replace(stable)
-    _link_nodes(publication)
-    names = sorted(str(stable.relative_to(publication.folder)) for stable in copies)
-    write_atomically(stamp, "".join(f"{name}\n" for name in names))
+    _link_nodes(names)
+    listed = sorted(str(stable.relative_to(names.folder)) for stable in copies)
+    write_atomically(stamp, "".join(f"{name}\n" for name in listed))
 
 
 def _withdraw_earlier(folder: Path, kept: set[Path]) -> None:
     """Remove earlier stamps, and the copies that they list and nobody makes any more."""
-    for stamp in folder.glob(".published.*"):
+    for stamp in (*folder.glob(".stable_names.*"), *folder.glob(".published.*")):  # the old name
         for name in stamp.read_text(encoding="utf-8").splitlines():
             if folder / name not in kept:
                 (folder / name).unlink(missing_ok=True)
         stamp.unlink()
 
 
-def _link_nodes(publication: Publication) -> None:
+def _link_nodes(names: StableNames) -> None:
     """Rebuild the tree of relative links, so that results can be moved as a whole."""
-    current = publication.folder / "current"
-    unfinished = publication.folder / f".current.{unique_suffix()}"
-    for node, folder in publication.nodes.items():
+    current = names.folder / "current"
+    unfinished = names.folder / f".current.{unique_suffix()}"
+    for node, folder in names.nodes.items():
         link = unfinished / node
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(folder, (current / node).parent))

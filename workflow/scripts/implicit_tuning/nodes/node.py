@@ -100,6 +100,15 @@ class Node:
         assert isinstance(found, Node)
         return found
 
+    def level(self, name: str) -> str:
+        """One of the node's levels by its name in LEVELS, such as "adaptation"."""
+        return self.levels[LEVELS[self.stage].index(name)]
+
+    @property
+    def run(self) -> tuple[str, ...]:
+        """Base, adaptation and seed of a node of one run."""
+        return tuple(self.level(name) for name in LEVELS["finetune"])
+
     @cached_property
     def plan_key(self) -> str:
         """Key from config and code alone: known before anything was built."""
@@ -129,7 +138,7 @@ class Node:
         return "/".join((self.stage, *self.levels))
 
 
-class Unpublished(LookupError):
+class KeyNotKnown(LookupError):
     """The content of a cut-off node is not known yet, so keys below it are not either."""
 
     def __init__(self, node: Node) -> None:
@@ -152,7 +161,7 @@ class NodePaths:
         """Key of a node in its path.
 
         Raises:
-            Unpublished: a cut-off above the node has not been built yet.
+            KeyNotKnown: a cut-off above the node has not been built yet.
         """
         if node not in self._keys:
             self._keys[node] = node.key_over(
@@ -167,14 +176,14 @@ class NodePaths:
         if above.stage not in CUT_OFF:
             return self.key(above)
         if above not in self._contents:
-            self._contents[above] = self._published_digest(above)
+            self._contents[above] = self._content_digest(above)
         return self._contents[above]
 
-    def _published_digest(self, node: Node) -> str:
+    def _content_digest(self, node: Node) -> str:
         try:
             return read_sealed(self.manifest(node))["digest"]
         except (FileNotFoundError, ValueError, KeyError):
-            raise Unpublished(node) from None
+            raise KeyNotKnown(node) from None
 
     def folder(self, node: Node) -> Path:
         """Folder of a node: data/, manifest.json, job.log and benchmark.tsv."""

@@ -25,9 +25,9 @@ from implicit_tuning.experiment.costs.hardware import GB
 from implicit_tuning.experiment.plan import Plan, pending
 from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.experiment.preflight.checks import preflight
-from implicit_tuning.experiment.stable_names import Publication, plan_publication
+from implicit_tuning.experiment.stable_names import StableNames, plan_stable_names
 from implicit_tuning.nodes.digests import DigestMemory
-from implicit_tuning.nodes.node import NodePaths, Unpublished
+from implicit_tuning.nodes.node import NodePaths, KeyNotKnown
 
 # Keys of an audit's own config, and as what a user gave them.
 GIVEN_AS = re.compile(r"^adaptations\.(audited|reference)\.(path|hub|data)")
@@ -107,7 +107,7 @@ def audit_model(arguments: argparse.Namespace, results: Path) -> int:
             return 1
         if not run_workflow(file, made):
             return 1
-        done = plan_publication(made, paths)
+        done = plan_stable_names(made, paths)
     _report(done)
     return 0
 
@@ -156,13 +156,13 @@ def run_workflow(file: Path, plan: Plan) -> bool:
     return running.returncode == 0
 
 
-def _finished(plan: Plan, paths: NodePaths) -> Publication | None:
-    """What the audit published, where all of it stands."""
+def _finished(plan: Plan, paths: NodePaths) -> StableNames | None:
+    """The stable names of the audit, if all of it is built."""
     try:
-        publication = plan_publication(plan, paths)
-    except Unpublished:
+        names = plan_stable_names(plan, paths)
+    except KeyNotKnown:
         return None
-    return publication if publication.wanted_stamp().is_file() else None
+    return names if names.wanted_stamp().is_file() else None
 
 
 def _possible(plan: Plan, paths: NodePaths) -> bool:
@@ -198,10 +198,10 @@ def _is_local(runtime: Mapping) -> bool:
     return urlsplit(address).hostname in LOCAL_HOSTS
 
 
-def _report(publication: Publication) -> None:
+def _report(names: StableNames) -> None:
     """Print the verdict and where its page lies."""
     from implicit_tuning.reporting.audit.page import NUMBERS_FILE, PAGE_FILE, describe
 
-    numbers = publication.folder / NUMBERS_FILE
+    numbers = names.folder / NUMBERS_FILE
     print(f"\n{describe(json.loads(numbers.read_text(encoding='utf-8')))}")
-    print(f"page: {publication.folder / PAGE_FILE}")
+    print(f"page: {names.folder / PAGE_FILE}")

@@ -121,7 +121,7 @@ def _require_free(plan: Plan, run: Node) -> list[Ingredient]:
     Raises:
         NothingToPublish: it has no checkpoint of its own, or something in it is not free.
     """
-    if plan.adaptations[run.levels[1]]["kind"] != "finetune":
+    if plan.adaptations[run.level("adaptation")]["kind"] != "finetune":
         raise NothingToPublish(
             f"RUN: '{run_name(run)}' was not finetuned here, and has no weights of its own to "
             "publish: choose a run of an adaptation of kind 'finetune'"
@@ -192,7 +192,7 @@ def make_card(
     from implicit_tuning.commands.publish.model_card import Subject, render_card
 
     config, checkpoint = plan.config, run.above("model")
-    adaptation = checkpoint.levels[1]
+    adaptation = checkpoint.level("adaptation")
     chosen = plan.adaptations[adaptation]
     data = config.datasets[chosen["data"]]
     folder = paths.folder(checkpoint)
@@ -209,7 +209,7 @@ def make_card(
         results=list(_results(plan, paths, run)),
         epochs=json.loads(history[-1])["epoch"],
         generation=run.settings["generation"],
-        notes=_notes(config.bases[checkpoint.levels[0]], chosen, data),
+        notes=_notes(config.bases[checkpoint.level("base")], chosen, data),
         languages=[data["language"]] if "language" in data else [],
         eos=_end_token(folder / "data"),
     )
@@ -228,15 +228,15 @@ def _results(plan: Plan, paths: NodePaths, run: Node) -> Iterator["model_card.Re
     from implicit_tuning.commands.judge import read_comparison
     from implicit_tuning.commands.publish.model_card import Result
 
-    config, adaptation = plan.config, run.levels[1]
+    config, adaptation = plan.config, run.level("adaptation")
     against = reference_of(config, adaptation)
     for node in plan.comparisons():
-        if node.levels[:4] != run.levels or against == adaptation or not is_built(paths, node):
+        if node.run != run.run or against == adaptation or not is_built(paths, node):
             continue
         require_whole(paths.folder(node), read_bytes=True)
         comparison = read_comparison(paths.folder(node) / "data")
         yield Result(
-            judge=node.levels[5],
+            judge=node.level("judge"),
             judge_id=comparison.summary["judge_id"],
             against=against,
             evaluation=config.evaluation,

@@ -44,7 +44,7 @@ class DataSizes:
 
     def rows(self, formatted: Node) -> float:
         """Rows of a format node."""
-        entry = self._config.datasets[formatted.levels[0]]
+        entry = self._config.datasets[formatted.level("dataset")]
         if facts := self.facts(formatted):
             return facts["used"]
         if (rows := formatted.settings["rows"]) is not None:
@@ -64,7 +64,7 @@ class DataSizes:
         return self._row_tokens[key]
 
     def _stated_tokens(self, formatted: Node, _: Path | None) -> float:
-        entry = self._config.datasets[formatted.levels[0]]
+        entry = self._config.datasets[formatted.level("dataset")]
         return entry.get("tokens_per_row") or self._assumed("tokens_per_row")
 
     def _measured_tokens(self, formatted: Node, model: Path | None) -> float:

@@ -60,9 +60,9 @@ def calls_of(waiting: Iterable[Node], workload: Workload, paths: NodePaths) -> l
 def endpoint_of(node: Node) -> str | None:
     """Key of the judge or rewriter behind an endpoint that a node asks; None for none."""
     if node.stage == "judge" and node.settings["judge"]["kind"] == ENDPOINT:
-        return f"judges.{node.levels[-1]}"
+        return f"judges.{node.level('judge')}"
     if "rephrase" in node.settings and node.settings["rephrase"]["kind"] == ENDPOINT:
-        return f"rewriters.{node.levels[1].rpartition('-rephrased-by-')[2]}"
+        return f"rewriters.{node.level('variant').rpartition('-rephrased-by-')[2]}"
     return None
 
 

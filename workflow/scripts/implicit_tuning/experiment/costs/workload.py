@@ -119,11 +119,13 @@ class Workload:
 
     def _own_entries(self, node: Node) -> tuple[Mapping, Mapping]:
         """The entries of the base of a node, and of the model that it runs."""
-        if LEVELS[node.stage][:1] != ("base",):
+        levels = LEVELS[node.stage]
+        if "base" not in levels:
             return {}, {}
         config = self._plan.config
-        base = config.bases[node.levels[0]]
-        row = self._plan.adaptations.get(node.levels[1], {}) if len(node.levels) > 1 else {}
+        base = config.bases[node.level("base")]
+        adaptation = node.level("adaptation") if "adaptation" in levels else ""
+        row = self._plan.adaptations.get(adaptation, {})
         return base, row if row.get("kind") == "checkpoint" else base
 
     def epochs(self, finetune: Node) -> float:

@@ -24,12 +24,12 @@ def add_audit(plan: Plan, digests: DigestMemory) -> None:
     """Add the page of the run that the config's `audit` names."""
     config, audit = plan.config, plan.config.audit
     assert audit is not None  # else there is no audit to plan
-    (base,) = {node.levels[0] for node in plan.comparisons()}
+    (base,) = {node.level("base") for node in plan.comparisons()}
     rows = {"audited": audit["adaptation"], "reference": config.reference}
     if BASE in config.adaptations:
         rows["base"] = BASE
     runs = {
-        role: next(n for n in plan.comparisons() if n.levels[1] == row)
+        role: next(n for n in plan.comparisons() if n.level("adaptation") == row)
         for role, row in rows.items()
     }
     files = {name: SCRIPTS.parent / "report" / file for name, file in PAGE.items()}
@@ -48,7 +48,7 @@ def add_audit(plan: Plan, digests: DigestMemory) -> None:
         "sources": _weights_of_sources(runs, digests),
     }
     code = Code(("audit", f"{PACKAGE}.reporting.audit.page"), (*REPORT_LIBRARIES, *TABLE_LIBRARIES))
-    levels = (base, rows["audited"], runs["audited"].levels[2])
+    levels = (base, rows["audited"], runs["audited"].level("seed"))
     plan.add(Node("audit", levels, code, settings, {**shown, **calibration, **page}))
 
 
@@ -57,10 +57,10 @@ def _roles(plan: Plan, runs: Mapping[str, Node]) -> dict[str, object]:
     answers = {role: run.above("outputs") for role, run in runs.items()}
     if answers["reference"] in (answers["audited"], answers.get("base")):
         del answers["reference"]  # they stand on the page already
-    row = runs["audited"].levels[1]
-    rankings = {n.levels[:3]: n.name for n in plan.stage("rank")}
-    ranked = {r: rankings.get(n.levels[:3]) for r, n in answers.items() if r != "reference"}
-    measured = [n.name for n in plan.stage("similarity") if n.levels[1] == row]
+    row = runs["audited"].level("adaptation")
+    rankings = {n.run: n.name for n in plan.stage("rank")}
+    ranked = {r: rankings.get(n.run) for r, n in answers.items() if r != "reference"}
+    measured = [n.name for n in plan.stage("similarity") if n.level("adaptation") == row]
     return {
         "instructions": runs["audited"].above("instructions").name,
         "answers": {role: node.name for role, node in answers.items()},

@@ -65,8 +65,10 @@ def _tables_of_comparisons(plan: Plan, calibration: Inputs) -> Iterator[TableSpe
     yield "main", "main", judged, {**verdicts, "notes": table_notes(config)}
     yield "examples", "examples", _examples_inputs(plan), _listed(config)
     # Of the sweep over epochs, its own table tells.
-    trained = [node for node in plan.stage("finetune") if node.levels[1] not in plan.sweeps]
-    names = {node.levels[1] for node in trained}
+    trained = [
+        node for node in plan.stage("finetune") if node.level("adaptation") not in plan.sweeps
+    ]
+    names = {node.level("adaptation") for node in trained}
     ordered = [name for name in listing(config) if name in names]
     yield "loss", "loss", _by_levels(trained), {"adaptations": ordered}
 
@@ -75,7 +77,9 @@ def _tables_of_ablations(plan: Plan, calibration: Inputs) -> Iterator[TableSpec]
     config = plan.config
     for group, ablation in config.ablations.items():
         names = ablation["adaptations"]
-        compared = _by_levels(node for node in plan.comparisons() if node.levels[1] in names)
+        compared = _by_levels(
+            node for node in plan.comparisons() if node.level("adaptation") in names
+        )
         settings = {**judging(config, names), **_ablation_settings(config, ablation)}
         yield f"ablation-{group}", "ablation", {**compared, **calibration}, settings
 
@@ -112,7 +116,10 @@ def _tables_of_analyses(plan: Plan) -> Iterator[TableSpec]:
     if selections := plan.stage("select"):
         tried = [node.above(name) for node in selections for name in node.upstream]
         sweep = {
-            selection.above(epochs).levels[1]: [selection.levels[1], int(epochs)]
+            selection.above(epochs).level("adaptation"): [
+                selection.level("adaptation"),
+                int(epochs),
+            ]
             for selection in selections
             for epochs in selection.upstream
         }
@@ -136,9 +143,9 @@ def _table_of_guards(plan: Plan, calibration: Inputs) -> Iterator[TableSpec]:
     if not guards:
         return
     both = {*guards, *(guard["of"] for guard in guards.values())}
-    judged = [node for node in plan.stage("judge") if node.levels[1] in both]
+    judged = [node for node in plan.stage("judge") if node.level("adaptation") in both]
     answers = [node.above("outputs") for node in judged]
-    near = [node for node in plan.stage("similarity") if node.levels[1] in both]
+    near = [node for node in plan.stage("similarity") if node.level("adaptation") in both]
     settings = {**_listed(config), **judging(config, both), "embedding": embedding(config)}
     settings["evaluation"] = config.evaluation
     yield (
@@ -155,7 +162,7 @@ def add_figures(plan: Plan) -> None:
         module = table.settings["module"]
         if module in DRAWN:
             settings = {
-                "figure": table.levels[0],
+                "figure": table.level("table"),
                 "module": module,
                 **_figure_settings(plan.config, table),
             }
@@ -182,7 +189,7 @@ def add_report(plan: Plan, digests: DigestMemory) -> None:
     shown = [node for node in plan.nodes.values() if node.stage != "download"]
     files = {name: SCRIPTS.parent / "report" / file for name, file in PAGE.items()}
     page = {name: Source(file, digests.of_file(file)) for name, file in files.items()}
-    tables = [node.levels[0] for node in plan.stage("table")]
+    tables = [node.level("table") for node in plan.stage("table")]
     named = ("experiment", "label", "reference", "evaluation", "judge")
     settings = {name: getattr(plan.config, name) for name in named}
     settings |= {"headline": "main", "tables": sorted(tables, key=_place_in_report)}
@@ -209,7 +216,9 @@ def _by_name(nodes: list[Node]) -> dict[str, Node]:
 
 def _examples_inputs(plan: Plan) -> dict[str, Node]:
     """Answers and verdicts of the first seed, and the instructions."""
-    comparisons = [n for n in plan.comparisons() if n.levels[4] == str(min(plan.config.seeds))]
+    comparisons = [
+        n for n in plan.comparisons() if n.level("reference_seed") == str(min(plan.config.seeds))
+    ]
     answers = [node.above("outputs") for node in comparisons]
     return {
         **_by_name([*answers, *comparisons]),

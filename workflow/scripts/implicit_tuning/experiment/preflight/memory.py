@@ -88,7 +88,7 @@ def _too_large(
     """The largest job of each stage and base that needs more bytes of memory than there are."""
     largest: dict[tuple[str, str], float] = {}
     for node, work in jobs.items():
-        kind = node.stage, node.levels[0]
+        kind = node.stage, node.level("base")
         largest[kind] = max(largest.get(kind, 0.0), memory_needed(node, work, workload))
     for (stage, base), need in largest.items():
         if need > memory:

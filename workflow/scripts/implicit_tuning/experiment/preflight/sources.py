@@ -65,7 +65,7 @@ def sources_of(waiting: Iterable[Node], config: Config) -> list[Source]:
 def _entry(node: Node, config: Config) -> tuple[str, Mapping]:
     """Key and entry of a source; of a model that several entries name, the first."""
     if node.stage == "download":
-        return f"datasets.{node.levels[0]}", config.datasets[node.levels[0]]
+        return f"datasets.{node.level('dataset')}", config.datasets[node.level("dataset")]
     return next(
         (f"{section}.{name}", entry)
         for section in WITH_MODELS
@@ -181,7 +181,10 @@ def _url_problem(source: Source) -> str | None:
 def licences(plan: Plan) -> list[str]:
     """Licence of each data set and model in use, with what to mind about it."""
     config = plan.config
-    used = {f"datasets.{n.levels[0]}": config.datasets[n.levels[0]] for n in plan.stage("format")}
+    used = {
+        f"datasets.{n.level('dataset')}": config.datasets[n.level("dataset")]
+        for n in plan.stage("format")
+    }
     used |= {f"bases.{name}": entry for name, entry in config.bases.items()}
     used |= {f"adaptations.{name}": entry for name, entry in config.adaptations.items()}
     used[f"judges.{config.judge}"] = config.judges[config.judge]

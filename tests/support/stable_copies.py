@@ -7,7 +7,7 @@ import os
 FOLDERS = {"table": "tables", "figure": "figures"}
 
 
-def published(checkout):
+def stable_copies(checkout):
     """Stable names for people: bytes of tables and figures, targets of the links to nodes.
 
     Not the report, which says how long the jobs took.
@@ -26,7 +26,7 @@ def _links(folder):
 def assert_all_of_one_config(checkout):
     """The copies are those of nodes of the present config, each made from the others."""
     folder = checkout.results / checkout.config["experiment"]
-    [_] = folder.glob(".published.*")
+    [_] = folder.glob(".stable_names.*")
     links = _links(folder)
     keys = {link.resolve().name for link in links}
     nodes = {

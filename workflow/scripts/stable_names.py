@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from implicit_tuning.experiment.stable_names import Publication, publish
+from implicit_tuning.experiment.stable_names import StableNames, write_stable_names
 from implicit_tuning.nodes.artifact import BrokenArtifact
 from implicit_tuning.reporting.usage import usage_by_stage, write_usage
 
 
-def publish_experiment(stamp: Path, nodes: Mapping[str, str]) -> None:
+def give_stable_names(stamp: Path, nodes: Mapping[str, str]) -> None:
     """Copy and link what the nodes hold; write usage.csv and usage.md beside the copies.
 
     Args:
@@ -18,10 +18,10 @@ def publish_experiment(stamp: Path, nodes: Mapping[str, str]) -> None:
     folders = {name: Path(folder) for name, folder in nodes.items()}
     write_usage(usage_by_stage(folders), stamp.parent)
     try:
-        publish(Publication(stamp.parent, folders), stamp)
+        write_stable_names(StableNames(stamp.parent, folders), stamp)
     except BrokenArtifact as error:
-        raise SystemExit(f"publish: {error}") from None
+        raise SystemExit(f"stable names: {error}") from None
 
 
 if __name__ == "__main__":
-    publish_experiment(Path(snakemake.output[0]), snakemake.params.nodes)  # noqa: F821
+    give_stable_names(Path(snakemake.output[0]), snakemake.params.nodes)  # noqa: F821
