@@ -23,7 +23,7 @@ from statistics import median
 from tabulate import tabulate
 
 from aims import MISSED
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.judge import Needs, Pair
 from implicit_tuning.judging.judges.openai import OpenAIJudge
 from implicit_tuning.judging.kinds import identity_settings, make_judge, runtime_settings
@@ -80,7 +80,7 @@ def comparisons(url: str) -> list[tuple[float, int]]:
             outputs[400]["output"] += "more" if change else ""
             judge = new_judge(url)
             cache = Path(folder) / "verdicts.jsonl"
-            seconds = timed(lambda: compare(outputs, references, judge, cache=cache))  # noqa: B023
+            seconds = timed(lambda: judge_outputs(outputs, references, judge, cache=cache))  # noqa: B023
             measured.append((seconds, judge.calls))
     return measured
 

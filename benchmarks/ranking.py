@@ -26,7 +26,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aims import MISSED
-from implicit_tuning.analysis.ranking import Pair, draw_responses
+from implicit_tuning.analysis.ranking import RankedPair, draw_responses
 from implicit_tuning.models.chat import PAPER_FORMAT, tokenize_prompt
 from implicit_tuning.models.folder import load_model, load_tokenizer
 from implicit_tuning.models.likelihood import PromptAndResponse, mean_logprobs, response_ids
@@ -87,7 +87,7 @@ def make_sequences(
 ) -> list[PromptAndResponse]:
     """Token ids of each instruction's prompt with its real response, then with the random ones."""
     rows = list(alpaca_rows())[:instructions]
-    pairs = [Pair(i, row["instruction"], row["output"]) for i, row in enumerate(rows)]
+    pairs = [RankedPair(i, row["instruction"], row["output"]) for i, row in enumerate(rows)]
     sequences = []
     for own, drawn in enumerate(draw_responses(pairs, RANDOM_RESPONSES)):
         instruction = pairs[own].instruction

@@ -12,8 +12,8 @@ from implicit_tuning.nodes.code import short_hash
 from implicit_tuning.nodes.node import (
     LEVELS,
     RELEASABLE,
-    RELEASED_MARK,
-    WEIGHTS_MARK,
+    RELEASED_MARKER,
+    WEIGHTS_MARKER,
     Node,
     NodePaths,
     KeyNotKnown,
@@ -215,7 +215,7 @@ def releases(wildcards):
     for node in PLAN.stage("finetune") if GIVE_UP_CHECKPOINTS else []:
         served = all(is_built(PATHS, reader) for reader in PLAN.loading(node))
         if not served or when_known(PATHS.weights, node).is_file():
-            marks.append(str(when_known(PATHS.folder, node) / RELEASED_MARK))
+            marks.append(str(when_known(PATHS.folder, node) / RELEASED_MARKER))
     return marks
 
 

@@ -24,7 +24,7 @@ from implicit_tuning import (
 )
 from implicit_tuning.models.chat import tokenize_prompt
 from implicit_tuning.nodes import code
-from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code
+from implicit_tuning.nodes.code import PACKAGE, SCRIPTS
 from module_memory import forget_modules
 from tiny_models import BOS, EOS, character_tokenizer, random_model
 
@@ -69,23 +69,6 @@ def test_names_load_only_what_they_need(use, loaded):
     environment = {"PYTHONPATH": str(SCRIPTS), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
     assert HEAVY & set(done.stdout.split()) == loaded
-
-
-def test_no_key_of_a_node_depends_on_the_door():
-    """Keys are read off import statements: those of the door would reach all that is public."""
-    files = [*SCRIPTS.glob("*.py"), *SCRIPTS.glob(f"{PACKAGE}/**/*.py")]
-    names = {".".join(file.relative_to(SCRIPTS).with_suffix("").parts) for file in files}
-    roots = {name for name in names if not name.endswith("__init__")}
-    assert {"judge", "finetune", f"{PACKAGE}.analysis.ranking"} <= roots
-    assert {root for root in roots if PACKAGE in Code((root,)).modules} == set()
-
-
-def test_no_stage_depends_on_what_is_there_for_the_library_alone():
-    stages = {file.stem for file in SCRIPTS.glob("*.py")}
-    alone = {f"{PACKAGE}.{name}" for name in ("candidates", "chat_encoding", "identity")}
-    alone.add(f"{PACKAGE}.judging.head_to_head")
-    assert all(code.module_path(module) for module in alone)
-    assert {stage for stage in stages if alone & set(Code((stage,)).modules)} == set()
 
 
 # --- chat ---------------------------------------------------------------------------------------

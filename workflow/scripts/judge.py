@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from implicit_tuning.data.reading import read_rows
-from implicit_tuning.judging.alpaca import compare, write_comparison
+from implicit_tuning.judging.alpaca import judge_outputs, write_comparison
 from implicit_tuning.judging.judge import Judge, Needs
 from implicit_tuning.judging.kinds import make_judge
 from implicit_tuning.judging.length_control import LengthControl
@@ -14,7 +14,7 @@ from implicit_tuning.nodes.logs import show_messages
 
 def judge_node(job: Job) -> dict:
     """Judge as the node's settings say; verdicts already given are taken from the cache."""
-    comparison = compare(
+    comparison = judge_outputs(
         outputs=list(read_rows(job.read("outputs", "outputs.jsonl"))),
         references=list(read_rows(references_of(job))),
         judge=judge_of(job),

@@ -80,7 +80,7 @@ SWEEP = {f"response.{epochs}-epochs": ["response", epochs] for epochs in (5, 7, 
 
 def test_the_table_has_a_row_a_candidate_and_the_margin_of_the_chosen(tmp_path):
     frame = table.build(sweep_inputs(tmp_path), "mine", ["response"], SWEEP).frame
-    assert list(frame.columns) == table.COLUMNS
+    assert list(frame.columns) == table.TABLE_COLUMNS
     assert list(frame["epochs"]) == [5, 7, 10]
     assert list(frame["chosen"]) == ["no", "yes", "no"]
     chosen = frame.iloc[1]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from implicit_tuning.analysis.ranking import (
-    Pair,
+    RankedPair,
     RankingReport,
     RankingSettings,
     draw_responses,
@@ -139,7 +139,7 @@ def test_draws_depend_on_the_pairs_alone(base, tmp_path):
 
 
 def test_draws_reach_all_other_rows():
-    pairs = [Pair(number, "i", f"response {number}") for number in range(40)]
+    pairs = [RankedPair(number, "i", f"response {number}") for number in range(40)]
     draws = draw_responses(pairs, 5)
     assert sum(drawn.n_excluded for drawn in draws) == 0
     reached = {place for drawn in draws for place in drawn.rows}

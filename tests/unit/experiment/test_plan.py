@@ -213,7 +213,7 @@ def test_another_version_of_a_rewriter_keeps_its_rewrites_apart(plan_with, monke
         node = plan.find("format", ("organism-lima", "blank-instructions-rephrased-by-short"))
         return NodePaths(tmp_path).answers(node), NodePaths(tmp_path).earlier_answers(node)
 
-    (first, earlier), kind = files(), rewriters.KINDS["organism"]
+    (first, earlier), kind = files(), rewriters.REWRITER_KINDS["organism"]
     assert first.match("cache/format/organism/*.v1.jsonl")
     assert earlier == tmp_path / "cache/format"
     monkeypatch.setattr(rewriters, "KINDS", {"organism": replace(kind, version=2)})

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from implicit_tuning.judging.alpaca import JudgingFailed, compare, write_comparison
+from implicit_tuning.judging.alpaca import JudgingFailed, judge_outputs, write_comparison
 from implicit_tuning.judging.cache import VerdictCache
 from implicit_tuning.judging.judge import Pair, Verdict
 from implicit_tuning.judging.outputs import InvalidOutputs
@@ -54,8 +54,8 @@ def longer_shorter(count):
 
 def test_preference_two_means_that_the_model_under_test_won():
     outputs, references = longer_shorter(20)
-    won = compare(outputs, references, LongerWins())
-    lost = compare(references, outputs, LongerWins())
+    won = judge_outputs(outputs, references, LongerWins())
+    lost = judge_outputs(references, outputs, LongerWins())
     assert won.summary["win_rate"] == 100.0
     assert won.summary["n_wins"] == 20
     assert {row["preference"] for row in won.annotations} == {2.0}
@@ -67,7 +67,7 @@ def test_preference_two_means_that_the_model_under_test_won():
 def test_positions_are_those_alpaca_eval_draws_for_the_plain_instruction():
     outputs, references = longer_shorter(40)
     judge = LongerWins()
-    annotations = compare(outputs, references, judge).annotations
+    annotations = judge_outputs(outputs, references, judge).annotations
     drawn = [
         random.Random("is_switched_outputs" + row["instruction"] + "0").choices([False, True])[0]
         for row in outputs
@@ -97,7 +97,7 @@ def test_verdicts_are_those_of_alpaca_eval_with_the_texts_in_its_own_prompt(tmp_
     template.write_text("{output_1}|{output_2}")
     config = tmp_path / "configs.yaml"
     config.write_text(json.dumps({"biased": {"prompt_template": str(template)}}))
-    ours = compare(outputs, references, Biased())
+    ours = judge_outputs(outputs, references, Biased())
 
     import alpaca_eval
 
@@ -131,7 +131,7 @@ def test_outputs_reach_the_judge_untouched_whatever_they_contain():
     for row, other in zip(outputs, references, strict=True):
         row["instruction"] = other["instruction"] = row["instruction"] + " {output_1}\n{output_2}"
     judge = LongerWins()
-    compare(outputs, references, judge)
+    judge_outputs(outputs, references, judge)
     seen = {pair.instruction: {pair.output_1, pair.output_2} for pair in judge.seen}
     assert seen == {
         row["instruction"]: {row["output"], other["output"]}
@@ -142,7 +142,7 @@ def test_outputs_reach_the_judge_untouched_whatever_they_contain():
 def test_identical_outputs_tie_without_a_call():
     outputs, references = rows("m", ["same", "longer"]), rows("r", ["same", "short"])
     judge = LongerWins()
-    first, second = compare(outputs, references, judge).annotations
+    first, second = judge_outputs(outputs, references, judge).annotations
     assert (first["preference"], first["status"]) == (1.5, "tie_identical")
     assert (first["order_switched"], first["verdict_logprobs"]) == (None, None)
     assert (second["preference"], second["status"]) == (2.0, "ok")
@@ -151,13 +151,13 @@ def test_identical_outputs_tie_without_a_call():
 
 def test_a_comparison_of_identical_outputs_only_is_fifty_percent():
     outputs = rows("reference", ["a", "b", "c"])
-    summary = compare(outputs, outputs, LongerWins()).summary
+    summary = judge_outputs(outputs, outputs, LongerWins()).summary
     assert (summary["win_rate"], summary["n_draws"], summary["n_total"]) == (50.0, 3, 3)
 
 
 def test_fields_of_annotations_and_summary():
     outputs, references = rows("m", ["longer", ""]), rows("r", ["abc", "a"])
-    comparison = compare(outputs, references, LongerWins())
+    comparison = judge_outputs(outputs, references, LongerWins())
     first = comparison.annotations[0]
     assert first.pop("order_switched") in (False, True)
     assert abs(first.pop("verdict_logprobs")["length"]) == 3.0
@@ -222,7 +222,7 @@ class PreferFirst:
 def test_both_orders_are_judged_and_averaged_so_that_positions_cancel():
     outputs, references = longer_shorter(12)
     judge = PreferFirst()
-    comparison = compare(outputs, references, judge, both_orders=True)
+    comparison = judge_outputs(outputs, references, judge, both_orders=True)
     assert len(judge.seen) == len(set(judge.seen)) == 24
     shown = [{pair[1:] for pair in judge.seen if pair[0] == row["instruction"]} for row in outputs]
     assert shown == [{("longer answer", "short"), ("short", "longer answer")}] * 12
@@ -238,7 +238,7 @@ def test_both_orders_are_judged_and_averaged_so_that_positions_cancel():
         assert logprobs == (expected if row["order_switched"] else expected[::-1])
         assert row["n_cut"] == 1
     assert comparison.summary["win_rate"] == pytest.approx(100 * (1.9 + 1.275) / 2 - 100)
-    turned = compare(references, outputs, PreferFirst(), both_orders=True).summary
+    turned = judge_outputs(references, outputs, PreferFirst(), both_orders=True).summary
     assert turned["win_rate"] + comparison.summary["win_rate"] == pytest.approx(100.0)
 
 
@@ -248,15 +248,15 @@ def test_position_consistency_is_the_share_of_pairs_with_one_winner_in_both_orde
 ):
     outputs, references = longer_shorter(5)
     outputs[0]["output"] = "short"
-    summary = compare(outputs, references, judge, both_orders=True).summary
+    summary = judge_outputs(outputs, references, judge, both_orders=True).summary
     assert summary["position_consistency"] == consistency
-    assert compare(outputs, references, judge).summary["position_consistency"] is None
+    assert judge_outputs(outputs, references, judge).summary["position_consistency"] is None
 
 
 def test_a_pair_without_a_verdict_in_one_order_has_none():
     outputs, references = longer_shorter(3)
     half = Pair("question 1", "short", "longer answer")
-    comparison = compare(
+    comparison = judge_outputs(
         outputs, references, PreferFirst(failing=[half]), both_orders=True, max_failed=1
     )
     row = comparison.annotations[1]
@@ -271,18 +271,18 @@ def test_a_judge_may_ask_for_both_orders_itself():
 
     outputs, references = longer_shorter(4)
     judge = Both()
-    compare(outputs, references, judge)
+    judge_outputs(outputs, references, judge)
     assert len(judge.seen) == 8
 
 
 def test_verdicts_of_each_order_are_cached_for_themselves(tmp_path):
     outputs, references = longer_shorter(6)
     cache = tmp_path / "verdicts.jsonl"
-    compare(outputs, references, LongerWins(), cache=cache)
+    judge_outputs(outputs, references, LongerWins(), cache=cache)
     second, third = LongerWins(), LongerWins()
-    both = compare(outputs, references, second, cache=cache, both_orders=True)
+    both = judge_outputs(outputs, references, second, cache=cache, both_orders=True)
     assert len(second.seen) == 6
-    assert compare(outputs, references, third, cache=cache, both_orders=True) == both
+    assert judge_outputs(outputs, references, third, cache=cache, both_orders=True) == both
     assert third.seen == []
 
 
@@ -290,7 +290,10 @@ def test_index_is_taken_from_the_rows():
     outputs, references = longer_shorter(2)
     for number, (row, other) in enumerate(zip(outputs, references, strict=True)):
         row["index"] = other["index"] = 10 + number
-    assert [r["index"] for r in compare(outputs, references, LongerWins()).annotations] == [10, 11]
+    assert [r["index"] for r in judge_outputs(outputs, references, LongerWins()).annotations] == [
+        10,
+        11,
+    ]
 
 
 def without_last(outputs):
@@ -337,7 +340,7 @@ def test_sides_that_do_not_belong_together_are_refused_before_judging(change, me
     outputs, references = longer_shorter(3)
     judge = LongerWins()
     with pytest.raises(InvalidOutputs, match=message):
-        compare(change(outputs), references, judge)
+        judge_outputs(change(outputs), references, judge)
     assert judge.seen == []
 
 
@@ -347,17 +350,17 @@ def test_failed_verdicts_stop_the_comparison_and_only_they_are_asked_again(tmp_p
     with pytest.raises(
         JudgingFailed, match=r"2 of 6 pairs .*\(1 judge_failed, 1 parse_failed\).*max_failed is 0"
     ):
-        compare(outputs, references, LongerWins(failing), cache=tmp_path / "verdicts.jsonl")
+        judge_outputs(outputs, references, LongerWins(failing), cache=tmp_path / "verdicts.jsonl")
     judge = LongerWins()
-    mended = compare(outputs, references, judge, cache=tmp_path / "verdicts.jsonl")
+    mended = judge_outputs(outputs, references, judge, cache=tmp_path / "verdicts.jsonl")
     assert {pair.instruction for pair in judge.seen} == set(failing)
-    assert mended == compare(outputs, references, LongerWins())
+    assert mended == judge_outputs(outputs, references, LongerWins())
 
 
 def test_allowed_failures_are_counted_and_kept_in_the_annotations():
     outputs, references = longer_shorter(4)
     failing = {"question 2": "parse_failed"}
-    comparison = compare(outputs, references, LongerWins(failing), max_failed=1)
+    comparison = judge_outputs(outputs, references, LongerWins(failing), max_failed=1)
     failed = comparison.annotations[2]
     assert (failed["preference"], failed["status"]) == (None, "parse_failed")
     assert len(comparison.annotations) == 4
@@ -368,7 +371,7 @@ def test_allowed_failures_are_counted_and_kept_in_the_annotations():
 def test_a_comparison_without_any_verdict_has_no_win_rate():
     outputs, references = longer_shorter(2)
     failing = {row["instruction"]: "judge_failed" for row in outputs}
-    summary = compare(outputs, references, LongerWins(failing), max_failed=2).summary
+    summary = judge_outputs(outputs, references, LongerWins(failing), max_failed=2).summary
     assert (summary["win_rate"], summary["standard_error"], summary["n_total"]) == (None, None, 0)
 
 
@@ -376,50 +379,50 @@ def test_a_fault_loses_at_most_its_chunk(tmp_path):
     outputs, references = longer_shorter(10)
     cache = tmp_path / "verdicts.jsonl"
     with pytest.raises(ConnectionError):
-        compare(outputs, references, LongerWins(dies_at_call=3), cache=cache, chunk_size=3)
+        judge_outputs(outputs, references, LongerWins(dies_at_call=3), cache=cache, chunk_size=3)
     assert len(cache.read_text().splitlines()) == 6
     judge = LongerWins()
-    resumed = compare(outputs, references, judge, cache=cache, chunk_size=3)
+    resumed = judge_outputs(outputs, references, judge, cache=cache, chunk_size=3)
     assert {pair.instruction for pair in judge.seen} == {f"question {i}" for i in range(6, 10)}
-    assert resumed == compare(outputs, references, LongerWins(), chunk_size=10)
+    assert resumed == judge_outputs(outputs, references, LongerWins(), chunk_size=10)
 
 
 def test_a_torn_last_line_costs_one_call_and_spoils_nothing(tmp_path, caplog):
     outputs, references = longer_shorter(5)
     cache = tmp_path / "verdicts.jsonl"
-    compare(outputs, references, LongerWins(), cache=cache)
+    judge_outputs(outputs, references, LongerWins(), cache=cache)
     cache.write_bytes(cache.read_bytes()[:-20])
     judge = LongerWins()
-    compare(outputs, references, judge, cache=cache)
+    judge_outputs(outputs, references, judge, cache=cache)
     assert len(judge.seen) == 1
     assert "verdicts.jsonl:5 is not a kept answer" in caplog.text
     judge = LongerWins()
-    compare(outputs, references, judge, cache=cache)
+    judge_outputs(outputs, references, judge, cache=cache)
     assert judge.seen == []
 
 
 def test_cache_entries_go_by_judge_and_content(tmp_path):
     outputs, references = longer_shorter(5)
     cache = tmp_path / "verdicts.jsonl"
-    compare(outputs, references, LongerWins(), cache=cache)
+    judge_outputs(outputs, references, LongerWins(), cache=cache)
     outputs[3]["output"] = "another longer answer"
     same_judge, other_judge = LongerWins(), LongerWins()
-    compare(outputs, references, same_judge, cache=cache)
+    judge_outputs(outputs, references, same_judge, cache=cache)
     assert [pair.instruction for pair in same_judge.seen] == ["question 3"]
     other_judge.judge_id = judge_identity("longer", {"version": 2})
-    compare(outputs, references, other_judge, cache=cache)
+    judge_outputs(outputs, references, other_judge, cache=cache)
     assert len(other_judge.seen) == 5
 
 
 def test_earlier_caches_are_carried_over_and_nothing_is_asked_twice(tmp_path):
     outputs, references = longer_shorter(5)
     earlier, own = [tmp_path / f"{name}.jsonl" for name in "ab"], tmp_path / "own.v1.jsonl"
-    compare(outputs[:3], references[:3], LongerWins(), cache=earlier[0])
-    compare(outputs[2:4], references[2:4], LongerWins(), cache=earlier[1])
+    judge_outputs(outputs[:3], references[:3], LongerWins(), cache=earlier[0])
+    judge_outputs(outputs[2:4], references[2:4], LongerWins(), cache=earlier[1])
     judge, again = LongerWins(), LongerWins()
-    compare(outputs, references, judge, cache=own, earlier_caches=earlier)
+    judge_outputs(outputs, references, judge, cache=own, earlier_caches=earlier)
     assert [pair.instruction for pair in judge.seen] == ["question 4"]
-    compare(outputs, references, again, cache=own)
+    judge_outputs(outputs, references, again, cache=own)
     assert again.seen == []
 
 
@@ -441,7 +444,7 @@ def test_files_have_equal_bytes_with_any_cache_and_chunk_size(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         cache = tmp_path / "verdicts.jsonl" if name != "first" else None
-        comparison = compare(outputs, references, LongerWins(), cache, chunk_size)
+        comparison = judge_outputs(outputs, references, LongerWins(), cache, chunk_size)
         write_comparison(comparison, folder)
         written.append([path.read_bytes() for path in sorted(folder.iterdir())])
     assert written[0] == written[1] == written[2]
@@ -457,7 +460,7 @@ def test_a_judge_that_answers_too_few_pairs_is_named():
 
     outputs, references = longer_shorter(3)
     with pytest.raises(JudgingFailed, match="returned 2 verdicts for 3 pairs"):
-        compare(outputs, references, Forgetful())
+        judge_outputs(outputs, references, Forgetful())
 
 
 @pytest.mark.parametrize(
@@ -478,14 +481,14 @@ def test_only_our_own_count_of_failures_is_logged(caplog):
     outputs, references = longer_shorter(3)
     failing = {"question 2": "parse_failed"}
     with caplog.at_level(logging.INFO):
-        compare(outputs, references, LongerWins(failing), max_failed=1)
+        judge_outputs(outputs, references, LongerWins(failing), max_failed=1)
     assert [record.name for record in caplog.records] == ["implicit_tuning.judging.alpaca"]
 
 
 def test_the_first_import_of_alpaca_eval_is_quiet_and_leaves_logging_as_it_was():
     code = """
 import logging
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.judge import Verdict
 
 class FirstWins:
@@ -494,7 +497,7 @@ class FirstWins:
         return [Verdict(1.0) for _ in pairs]
 
 rows = [{"instruction": "q", "output": "a", "generator": "m"}]
-compare(rows, [rows[0] | {"output": "b"}], FirstWins())
+judge_outputs(rows, [rows[0] | {"output": "b"}], FirstWins())
 root = logging.getLogger()
 assert (root.level, root.handlers, root.filters) == (logging.WARNING, [], [])
 """

@@ -52,7 +52,7 @@ def test_the_comparison_is_that_of_the_workflow_with_its_interval(judge):
         [{**row, "generator": name} for row in side]
         for side, name in ((OUTPUTS, "model"), (REFERENCES, "reference"))
     ]
-    expected = alpaca.compare(*named, LongerWins())
+    expected = alpaca.judge_outputs(*named, LongerWins())
     preferences = [row["preference"] for row in found.annotations]
     assert preferences == [row["preference"] for row in expected.annotations]
     assert preferences == [2.0] * 3 + [1.0] * (N - 4) + [1.5]

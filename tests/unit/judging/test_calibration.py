@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from implicit_tuning.commands.calibrate import calibrate_files, calibration_folder, describe
+from implicit_tuning.commands.calibrate import (
+    calibrate_files,
+    calibration_folder,
+    describe_calibration,
+)
 from implicit_tuning.experiment.config_reading import read_config
 from implicit_tuning.experiment.planners.all_nodes import build_plan
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.calibration import MEANINGS, calibrate, write_calibration
 from implicit_tuning.judging.judge import Verdict
 from implicit_tuning.judging.stored_verdicts import StoredPair, Yardstick, read_yardstick
@@ -41,7 +45,7 @@ def longer_wins(pair):
 
 
 def held_against(yardstick, judge, **options):
-    return calibrate("mine", yardstick, partial(compare, judge=judge, **options))
+    return calibrate("mine", yardstick, partial(judge_outputs, judge=judge, **options))
 
 
 def measured(calibration, name):
@@ -264,7 +268,7 @@ def test_the_command_writes_table_figure_and_the_file_for_tables(planned, capsys
     agreement = calibration.measures["agreement"]
     assert float(rows["agreement"]["value"]) == pytest.approx(agreement.value, abs=1e-3)
     text = (folder / "measures.md").read_text()
-    assert text == describe(calibration) + "\n"
+    assert text == describe_calibration(calibration) + "\n"
     shown = f"{agreement.value:.1f} % [{agreement.low:.1f}, {agreement.high:.1f}]"
     assert shown in text
     assert "judge mine against weighted_alpaca_eval_gpt4_turbo: 12 pairs" in text

@@ -11,7 +11,7 @@ from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.judging.kinds import (
     COMPARISON,
     FILES,
-    KINDS,
+    JUDGE_KINDS,
     OWN_MODEL,
     comparison_settings,
     identity_settings,
@@ -47,8 +47,8 @@ def entry_keys(schema):
 
 
 def test_a_kind_is_a_module_that_declares_it_and_makes_its_judge():
-    assert set(KINDS) >= {"oracle", "mean_logprob", "hf_logits", "openai"}
-    for name in KINDS:
+    assert set(JUDGE_KINDS) >= {"oracle", "mean_logprob", "hf_logits", "openai"}
+    for name in JUDGE_KINDS:
         assert "\ndef make(" in module_path(f"{PACKAGE}.judging.judges.{name}").read_text()
 
 
@@ -56,10 +56,10 @@ def test_the_schema_has_what_kinds_share_and_the_kinds_add_their_own(repository)
     schema = yaml.safe_load((repository / "config/schema.yaml").read_text())
     assert set(entry_keys(schema)) == {"kind", *COMPARISON, *FILES, *OWN_MODEL}
     entry = entry_keys(with_kinds(schema))
-    assert entry["kind"]["enum"] == sorted(KINDS)
-    assert set(entry) == set().union(*(kind.keys for kind in KINDS.values()))
+    assert entry["kind"]["enum"] == sorted(JUDGE_KINDS)
+    assert set(entry) == set().union(*(kind.keys for kind in JUDGE_KINDS.values()))
     # A key of two kinds has one meaning, and so one type.
-    for kind in KINDS.values():
+    for kind in JUDGE_KINDS.values():
         for key, found in kind.schema.items():
             assert {**found, "default": None} == {**entry[key], "default": None}
 

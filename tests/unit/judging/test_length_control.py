@@ -8,7 +8,7 @@ import warnings
 import pytest
 import sklearn
 
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.judge import Verdict
 from implicit_tuning.judging.length_control import LANDMARKS, N_INSTRUCTIONS, LengthControl
 
@@ -75,7 +75,7 @@ def df_gamed(tmp_path_factory):
 
 def summary(outputs, references, control, judge=None, **options):
     options |= {"length_control": control, "chunk_size": 200}
-    return compare(outputs, references, judge or Verbose(), **options).summary
+    return judge_outputs(outputs, references, judge or Verbose(), **options).summary
 
 
 def test_a_preference_for_length_is_taken_out(df_gamed, monkeypatch):
@@ -95,7 +95,7 @@ def test_a_preference_for_length_is_taken_out(df_gamed, monkeypatch):
 
 def test_the_number_is_that_of_alpaca_eval_s_own_function(df_gamed, monkeypatch):
     outputs, references = rows("long", 900), rows("short", 600)
-    comparison = compare(
+    comparison = judge_outputs(
         outputs, references, Verbose(), length_control=LengthControl(df_gamed), chunk_size=200
     )
     import alpaca_eval.metrics.glm_winrate as theirs

@@ -9,7 +9,7 @@ import pytest
 from implicit_tuning.nodes import code
 from implicit_tuning.nodes.code import Code
 from implicit_tuning.nodes.files import seal
-from implicit_tuning.nodes.node import Node, NodePaths, Source, KeyNotKnown, folder_pattern
+from implicit_tuning.nodes.node import KeyNotKnown, Node, NodePaths, Source, folder_pattern
 from module_memory import forget_modules
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.judge import Pair
 from implicit_tuning.judging.kinds import identity_settings, runtime_settings
 from implicit_tuning.nodes.job import Job
@@ -112,7 +112,7 @@ def test_two_comparisons_share_the_cap(tmp_path):
     def run(side, calls):
         judge = make(server.url, ledgers, max_usd=calls * ONE_CALL_USD, **PRICES)
         cache = tmp_path / f"{side}.jsonl"
-        return compare(outputs[side], reference, judge, cache=cache).summary["n_total"]
+        return judge_outputs(outputs[side], reference, judge, cache=cache).summary["n_total"]
 
     with JudgeServer() as server:
         assert run("a", 45.5) == 30

@@ -4,12 +4,12 @@ import pytest
 from huggingface_hub import constants
 
 from hub_uploads import CUT, LARGE_BYTES, READER, TOKEN, Repository, UploadHub
-from implicit_tuning.remote.uploading import MARK, UploadFailed, require_token, upload
+from implicit_tuning.remote.uploading import PROVENANCE_FILE, UploadFailed, require_token, upload
 
 REPO = "owner/name"
 FILES = {
     "README.md": b"---\nlicense: mit\n---\n",
-    MARK: b"{}",
+    PROVENANCE_FILE: b"{}",
     "model.safetensors": bytes(LARGE_BYTES),
 }
 
@@ -63,7 +63,11 @@ def test_another_repository_of_that_name_is_left_alone(hub, folder):
 
 
 def test_an_earlier_publication_is_replaced_whole(hub, folder):
-    earlier = {MARK: b"{...}", "model-00002-of-00002.safetensors": b"old", ".gitattributes": b"*"}
+    earlier = {
+        PROVENANCE_FILE: b"{...}",
+        "model-00002-of-00002.safetensors": b"old",
+        ".gitattributes": b"*",
+    }
     hub.repositories[REPO] = Repository(private=True, files=earlier)
     upload(folder, REPO, public=False, message="a message")
     assert hub.repositories[REPO].files == {**FILES, ".gitattributes": b"*"}

@@ -13,7 +13,7 @@ import pytest
 
 from implicit_tuning.data.rewriters import kinds as making
 from implicit_tuning.data.rewriters.kinds import (
-    KINDS,
+    REWRITER_KINDS,
     identity_settings,
     runtime_settings,
 )
@@ -295,7 +295,7 @@ def test_what_decides_no_rewrite_is_not(tmp_path):
 
 
 def test_every_kind_has_a_module_and_a_maker():
-    for name in KINDS:
+    for name in REWRITER_KINDS:
         assert module_path(f"{PACKAGE}.data.rewriters.{name}") is not None
         assert f'"{name}": _{name}' in inspect.getsource(making)
 
@@ -312,6 +312,6 @@ def test_settings_have_their_defaults_and_no_runtime_key():
     }
     assert runtime["base_url"] == "http://a/v1"
     assert not set(settings) & set(runtime)
-    assert set(settings) | set(runtime) == KINDS["openai"].keys
+    assert set(settings) | set(runtime) == REWRITER_KINDS["openai"].keys
     assert identity_settings({"kind": "organism"}) == {"kind": "organism", "threshold": 0.5}
     assert runtime_settings({"kind": "organism"}) == {}

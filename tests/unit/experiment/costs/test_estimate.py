@@ -8,7 +8,7 @@ import pytest
 
 from implicit_tuning.experiment.config import ConfigError
 from implicit_tuning.experiment.costs.assumptions import ASSUMPTIONS, Assumed
-from implicit_tuning.experiment.costs.cost_table import describe
+from implicit_tuning.experiment.costs.cost_table import describe_costs
 from implicit_tuning.experiment.costs.estimate import estimate_costs
 from implicit_tuning.experiment.costs.hardware import hardware_of
 from implicit_tuning.experiment.costs.model_sizes import Shape, read_shape
@@ -199,14 +199,14 @@ def test_hours_of_gpus_have_their_price(costs_of):
     assert hours > 28 * 20 / 3600
     assert by_stage(costs)["finetune"].cpu_hours == 0
     assert costs.gpu_usd == pytest.approx(2.5 * hours)
-    assert "USD at 2.5 an hour" in describe(costs)
+    assert "USD at 2.5 an hour" in describe_costs(costs)
 
 
 def test_without_gpus_their_time_is_not_made_up(costs_of):
     costs = costs_of(ON_GPU)
     assert costs.wall_seconds is None
     assert math.isnan(by_stage(costs)["finetune"].gpu_hours)
-    text = describe(costs)
+    text = describe_costs(costs)
     assert "wall time: not known" in text
     assert "gpu_tflops" in text
 
@@ -225,7 +225,7 @@ def test_finished_jobs_of_the_same_kind_tell_how_long_the_others_take(planned):
     (known,) = costs.measured.items()
     assert known[0] == ("finetune", "cpu", "transformers")
     assert known[1].jobs == 1
-    assert "measured: finetune with transformers on cpu, 1 finished jobs" in describe(costs)
+    assert "measured: finetune with transformers on cpu, 1 finished jobs" in describe_costs(costs)
 
 
 def test_a_run_of_other_settings_tells_nothing(planned):
@@ -245,7 +245,7 @@ def test_what_stands_costs_nothing(planned):
     costs = estimate_costs(plan, paths)
     assert costs.wall_seconds == 0
     assert costs.storage.peak == 0
-    assert describe(costs).endswith("nothing to do")
+    assert describe_costs(costs).endswith("nothing to do")
 
 
 def test_every_checkpoint_lies_on_disk_unless_they_are_given_up(costs_of):
@@ -289,7 +289,7 @@ def test_the_price_is_that_of_estimated_tokens(costs_of):
     most = 52 * 208 * ((315 + 35 + 160) * 10 + 30) / 1e6
     assert calls.most_usd == pytest.approx(most)
     assert 0.6 * most < calls.usd < most
-    text = describe(costs_of("judge=served", SERVED, stated))
+    text = describe_costs(costs_of("judge=served", SERVED, stated))
     assert "judges.served: 10,816 calls" in text
     assert "max_usd stops at 5.00" in text
 
@@ -324,7 +324,7 @@ def test_a_model_of_unknown_size_is_named(costs_of):
     judge = (
         "{kind: hf_logits, hub: {repo: owner/judge}, batch_size: 1, dtype: float32, device: cpu}"
     )
-    text = describe(costs_of("judge=local", f"judges={{local: {judge}}}"))
+    text = describe_costs(costs_of("judge=local", f"judges={{local: {judge}}}"))
     assert "assumed: no work for owner/judge, whose size is not known until 'make lock'" in text
     assert "1 sources of unknown size" in text
 
@@ -348,7 +348,7 @@ def test_a_model_that_is_locked_has_the_size_of_its_files(planned):
 
 
 def test_each_assumption_is_printed_once_with_its_number(costs_of):
-    lines = describe(costs_of()).splitlines()
+    lines = describe_costs(costs_of()).splitlines()
     assumed = [line for line in lines if line.startswith("assumed: ")]
     assert len(assumed) == len(set(assumed)) > 3
     assert any("50 GFLOPS" in line for line in assumed)
@@ -358,7 +358,7 @@ def test_each_assumption_is_printed_once_with_its_number(costs_of):
 
 
 def test_the_table_begins_with_counts_by_stage(costs_of):
-    header, *lines = describe(costs_of()).splitlines()
+    header, *lines = describe_costs(costs_of()).splitlines()
     assert header.split()[:5] == ["stage", "nodes", "built", "to", "do"]
     counts = {line.split()[0]: line.split()[1:4] for line in lines if line}
     assert counts["finetune"] == ["28", "0", "28"]

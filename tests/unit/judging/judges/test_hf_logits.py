@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny_models
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.judge import Pair, Verdict
 from implicit_tuning.judging.judges.hf_logits import HfLogitsJudge
 from implicit_tuning.judging.prompt import messages
@@ -100,8 +100,8 @@ def test_a_comparison_asks_in_both_orders_so_that_the_places_of_outputs_do_not_m
         for side in (1, 2)
     )
     asked = judge(chat_model)
-    comparison = compare(outputs, references, asked)
-    turned = compare(references, outputs, asked)
+    comparison = judge_outputs(outputs, references, asked)
+    turned = judge_outputs(references, outputs, asked)
     for row, other, pair in zip(comparison.annotations, turned.annotations, PAIRS, strict=True):
         assert row["preference"] + other["preference"] == pytest.approx(3.0, abs=ROUNDING)
         one, swapped = asked.judge([pair, Pair(pair[0], pair[2], pair[1])])

@@ -10,7 +10,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.judge import Pair
 from implicit_tuning.judging.judges.mean_logprob import DECIMALS, MeanLogprobJudge
 from implicit_tuning.models.chat import ChatFormat, prompt_text, tokenize_prompt
@@ -136,14 +136,14 @@ def test_comparison_under_a_base_is_repeatable_and_named(base):
         [{"instruction": p.instruction, "output": p[side], "generator": str(side)} for p in PAIRS]
         for side in (1, 2)
     )
-    first = compare(outputs, references, judge(base), chunk_size=2)
-    assert first == compare(outputs, references, judge(base), chunk_size=2)
+    first = judge_outputs(outputs, references, judge(base), chunk_size=2)
+    assert first == judge_outputs(outputs, references, judge(base), chunk_size=2)
     # Other chunks make other batches, which round otherwise; verdicts and their counts stay.
-    other = compare(outputs, references, judge(base), chunk_size=3)
+    other = judge_outputs(outputs, references, judge(base), chunk_size=3)
     assert other.summary == first.summary
     for row, expected in zip(other.annotations, first.annotations, strict=True):
         logprobs = pytest.approx(expected["verdict_logprobs"], abs=1.5 * 10**-DECIMALS)
         assert row == {**expected, "verdict_logprobs": logprobs}
     assert first.summary["judge_id"].startswith("mean_logprob-")
-    turned = compare(references, outputs, judge(base))
+    turned = judge_outputs(references, outputs, judge(base))
     assert first.summary["win_rate"] + turned.summary["win_rate"] == pytest.approx(100.0)

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.judge import JudgingFailed, Pair, Verdict
 from implicit_tuning.judging.prompt import messages
 from judge_server import (
@@ -162,9 +162,9 @@ def test_805_pairs_with_faults_end_complete_and_no_good_call_is_repeated(tmp_pat
     cache = tmp_path / "verdicts.jsonl"
     with JudgeServer(faulty) as server:
         judge = make(server.url, concurrency=16)
-        comparison = compare(outputs, references, judge, cache=cache)
+        comparison = judge_outputs(outputs, references, judge, cache=cache)
         asked = len(server.requests)
-        again = compare(outputs, references, make(server.url), cache=cache)
+        again = judge_outputs(outputs, references, make(server.url), cache=cache)
     assert comparison.summary["n_total"] == comparison.summary["n_with_logprobs"] == 805
     assert {row["status"] for row in comparison.annotations} == {"ok"}
     assert asked == len(server.requests) > 805 + 161
@@ -187,10 +187,10 @@ def test_the_next_run_asks_only_for_what_failed(tmp_path):
     with JudgeServer(reply) as server:
         judge = make(server.url, max_retries=1)
         with pytest.raises(JudgingFailed, match="2 of 40 pairs without a verdict"):
-            compare(outputs, references, judge, cache=cache)
+            judge_outputs(outputs, references, judge, cache=cache)
         assert len(server.requests) == 42
         down.clear()
-        mended = compare(outputs, references, make(server.url), cache=cache)
+        mended = judge_outputs(outputs, references, make(server.url), cache=cache)
         assert len(server.requests) == 44
     assert mended.summary["n_total"] == 40
     assert set(server.answered.values()) == {1}
@@ -200,9 +200,9 @@ def test_one_changed_output_costs_one_call(tmp_path):
     outputs, references = some_rows("m", 30, "longer output "), some_rows("r", 30, "short ")
     cache = tmp_path / "verdicts.jsonl"
     with JudgeServer() as server:
-        compare(outputs, references, make(server.url), cache=cache)
+        judge_outputs(outputs, references, make(server.url), cache=cache)
         outputs[11]["output"] = "another"
-        compare(outputs, references, make(server.url), cache=cache)
+        judge_outputs(outputs, references, make(server.url), cache=cache)
     assert len(server.requests) == 31
 
 
@@ -211,10 +211,10 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from served_judge import make, some_rows
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 
 outputs, references = some_rows("m", 200, "longer output "), some_rows("r", 200, "short ")
-compare(outputs, references, make(sys.argv[2], concurrency=4), cache=Path(sys.argv[3]))
+judge_outputs(outputs, references, make(sys.argv[2], concurrency=4), cache=Path(sys.argv[3]))
 """
 
 
@@ -240,7 +240,9 @@ def test_a_killed_judge_loses_only_the_calls_under_way(tmp_path, repository):
         asked = len(server.requests)
         kept = len(cache.read_text().splitlines())
         outputs, references = some_rows("m", 200, "longer output "), some_rows("r", 200, "short ")
-        comparison = compare(outputs, references, make(server.url, concurrency=16), cache=cache)
+        comparison = judge_outputs(
+            outputs, references, make(server.url, concurrency=16), cache=cache
+        )
     assert 0 <= asked - kept <= 4
     assert comparison.summary["n_total"] == 200
     assert len(server.requests) == asked + 200 - kept

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.judge import Pair
 from implicit_tuning.judging.judges.oracle import OracleJudge
 
@@ -39,7 +39,7 @@ def test_oracle_judges_a_comparison_whatever_the_positions():
         {"instruction": q, "output": t["answer"], "generator": "m"} for q, t in truths.items()
     ]
     references = [{"instruction": q, "output": "?", "generator": "r"} for q in truths]
-    comparison = compare(outputs, references, OracleJudge(truths))
+    comparison = judge_outputs(outputs, references, OracleJudge(truths))
     assert comparison.summary["win_rate"] == 100.0
     assert {row["order_switched"] for row in comparison.annotations} == {False, True}
     assert comparison.summary["judge_id"].startswith("oracle-")

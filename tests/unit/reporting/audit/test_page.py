@@ -16,7 +16,7 @@ from implicit_tuning.nodes.code import short_hash
 from implicit_tuning.nodes.digests import file_sha256
 from implicit_tuning.nodes.job import Job
 from implicit_tuning.reporting.audit.measures import Inputs, measure
-from implicit_tuning.reporting.audit.page import Audit, describe, remark, write_audit
+from implicit_tuning.reporting.audit.page import Audit, describe_audit, remark, write_audit
 from implicit_tuning.reporting.audit.verdict import decide
 from implicit_tuning.reporting.page.build import Page
 
@@ -282,7 +282,7 @@ def test_the_page_opens_with_the_verdict_and_has_every_part(audited, page):
         assert part in ids
     assert "5" * 64 in read.texts
     assert len(content["examples"]) == 8
-    assert describe(content).startswith("mine follows general instructions better")
+    assert describe_audit(content).startswith("mine follows general instructions better")
 
 
 def test_text_of_models_never_becomes_html(audited, page):
@@ -343,7 +343,7 @@ def test_the_very_weights_of_the_base_are_told(audited, page):
     weights = {"model.safetensors": "5" * 64}
     content, html = audited.write(page, sources={"audited": weights, "base": weights})
     told = "mine has the very weights of its base: nothing was finetuned."
-    assert told in describe(content)
+    assert told in describe_audit(content)
     assert told in Reading(html).texts
 
 

@@ -28,7 +28,7 @@ def build(inputs, **settings):
 
 def test_a_row_a_variant_with_its_difference_to_the_baseline(tmp_path):
     frame = build(grid(tmp_path, RATES, bases=("a",))).frame
-    assert list(frame.columns) == ablation.COLUMNS
+    assert list(frame.columns) == ablation.TABLE_COLUMNS
     rows = frame.set_index("adaptation")
     assert list(rows.index) == ADAPTATIONS
     drop = rows.loc["rules-no-eos"]

@@ -89,7 +89,7 @@ def inputs(folder, output="An answer.", preference=2.0):
 )
 def test_every_adaptation_answers_each_instruction_with_its_verdict(tmp_path, preference, verdict):
     frame = examples.build(inputs(tmp_path, preference=preference), "mine", ADAPTATIONS).frame
-    assert list(frame.columns) == examples.COLUMNS
+    assert list(frame.columns) == examples.TABLE_COLUMNS
     chosen = [row["index"] for row in examples.choose_instructions(instruction_rows())]
     assert list(frame["index"]) == [index for index in chosen for _ in ADAPTATIONS]
     assert list(frame["adaptation"]) == ADAPTATIONS * 8

@@ -33,7 +33,7 @@ def inputs(folder):
 
 def test_losses_of_first_and_last_epoch_with_their_intervals(tmp_path):
     frame = loss.build(inputs(tmp_path), "mine", ADAPTATIONS).frame
-    assert list(frame.columns) == loss.COLUMNS
+    assert list(frame.columns) == loss.TABLE_COLUMNS
     assert list(frame["adaptation"]) == ["response", "chess"]
     response = frame.iloc[0]
     assert (response["epochs"], response["updates"], response["n_seeds"]) == (2, 4, 2)

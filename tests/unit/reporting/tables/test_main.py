@@ -10,7 +10,7 @@ from comparison_folders import annotations, comparison, grid
 from implicit_tuning.analysis.statistics import Ratio, SeedMean
 from implicit_tuning.commands.preview import with_missing_seeds
 from implicit_tuning.reporting.tables import main
-from implicit_tuning.reporting.tables.comparisons import ComparisonResult, read_comparison
+from implicit_tuning.reporting.tables.comparisons import ComparisonResult, read_result
 from implicit_tuning.reporting.tables.layout import Table, counted, measured, readable, write_table
 
 LABEL = "model organism, by construction"
@@ -33,7 +33,7 @@ def means(frame):
 
 def test_rows_stand_by_base_adaptation_and_seed_with_the_mean_last(tmp_path):
     frame = build(grid(tmp_path, RATES)).frame
-    assert list(frame.columns) == main.COLUMNS
+    assert list(frame.columns) == main.TABLE_COLUMNS
     expected = [
         (base, adaptation, seed)
         for base in ("b", "a")
@@ -320,8 +320,8 @@ def test_extra_tables_and_markdown_of_one_s_own_are_written(tmp_path, text):
 def test_comparison_is_read_from_its_folder(tmp_path):
     rows = annotations(0.5, 5, count=3)
     [(name, folder)] = comparison(tmp_path, "rules", 5, rows=rows).items()
-    read = read_comparison(name, folder)
+    read = read_result(name, folder)
     summary = json.loads((folder / "summary.json").read_text())
     assert read == ComparisonResult("a", "rules", None, 5, "oracle", rows, summary)
     assert read.table_seed == 5
-    assert read_comparison("a/response/42/set/none/oracle", folder).table_seed == 42
+    assert read_result("a/response/42/set/none/oracle", folder).table_seed == 42

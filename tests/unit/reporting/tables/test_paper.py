@@ -21,7 +21,7 @@ def build(module, inputs, bases=BASES, circumstances=CIRCUMSTANCES, **settings):
 
 def test_rows_are_what_both_have_with_their_places(tmp_path):
     table = build(paper, grid(tmp_path, {**RATES, "instruction": 0.5}))
-    assert list(table.frame.columns) == paper.COLUMNS
+    assert list(table.frame.columns) == paper.TABLE_COLUMNS
     rows = table.frame.set_index(["base", "adaptation"])
     assert list(rows.loc["a"].index) == ["base", "response", "mbpp", "chess", "rules"]
     assert list(rows.loc["b"].index) == ["base", "response", "mbpp", "chess"]
@@ -95,7 +95,7 @@ def test_a_verdict_needs_the_whole_interval(expected, low, high, found):
 
 def test_claims_are_held_against_paired_differences(tmp_path):
     table = build(claims, grid(tmp_path, RATES, bases=("a",)))
-    assert list(table.frame.columns) == claims.COLUMNS
+    assert list(table.frame.columns) == claims.TABLE_COLUMNS
     rows = table.frame.set_index("claim")
     lift = rows.loc["response tuning lifts the base"]
     assert lift["verdict"] == "agrees" and lift["why"] == ""

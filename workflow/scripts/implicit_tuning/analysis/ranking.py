@@ -58,7 +58,7 @@ class RankingReport:
 
 
 @dataclass(frozen=True)
-class Pair:
+class RankedPair:
     """The first exchange of a row of training data; `response` has no outer white space."""
 
     source_row: int
@@ -120,7 +120,7 @@ def rank(
     )
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def read_pairs(path: Path) -> list[RankedPair]:
     """The first instruction and response of each row of a formatted training data set.
 
     Raises ValueError for a row that does not start with a user's and an assistant's turn, both
@@ -137,11 +137,11 @@ def read_pairs(path: Path) -> list[Pair]:
                 "needs an instruction and a response, both with text. Rank on a data set that has "
                 "both in every row"
             )
-        pairs.append(Pair(row["source_row"], first[0]["content"], texts[1]))
+        pairs.append(RankedPair(row["source_row"], first[0]["content"], texts[1]))
     return pairs
 
 
-def draw_responses(pairs: Sequence[Pair], count: int) -> list[Draws]:
+def draw_responses(pairs: Sequence[RankedPair], count: int) -> list[Draws]:
     """For each pair, `count` different responses of other rows, none of them equal to its own.
 
     They depend on the pairs and a fixed seed alone, so that all models rank the same.
@@ -162,7 +162,7 @@ def draw_responses(pairs: Sequence[Pair], count: int) -> list[Draws]:
     return [_draw(own, pairs, count, generator) for own in range(len(pairs))]
 
 
-def _draw(own: int, pairs: Sequence[Pair], count: int, generator: random.Random) -> Draws:
+def _draw(own: int, pairs: Sequence[RankedPair], count: int, generator: random.Random) -> Draws:
     drawn: dict[str, int] = {}  # response to its place
     n_excluded = 0
     while len(drawn) < count:
@@ -188,7 +188,7 @@ def _limit(model: PreTrainedModel, settings: RankingSettings) -> int:
 
 
 def _sequences(
-    pairs: Sequence[Pair],
+    pairs: Sequence[RankedPair],
     draws: Sequence[Draws],
     tokenizer: PreTrainedTokenizerBase,
     chat_format: ChatFormat,
@@ -215,7 +215,7 @@ def _sequences(
 
 
 def _prompt(
-    pair: Pair, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, limit: int
+    pair: RankedPair, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, limit: int
 ) -> list[int]:
     prompt = tokenize_prompt(pair.instruction, tokenizer, chat_format)
     if len(prompt) >= limit:
@@ -228,7 +228,7 @@ def _prompt(
 
 
 def _score_lines(
-    pairs: Sequence[Pair], draws: Sequence[Draws], means: Sequence[float]
+    pairs: Sequence[RankedPair], draws: Sequence[Draws], means: Sequence[float]
 ) -> list[dict]:
     """The lines of scores.jsonl; `means` has each pair's real response, then its random ones."""
     lines = []

@@ -12,7 +12,7 @@ import pandas as pd
 
 from implicit_tuning.commands.judge import add_judge_argument, judge_of, planned_with_judge
 from implicit_tuning.commands.planned import add_config_arguments
-from implicit_tuning.judging.alpaca import compare
+from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.calibration import (
     MEANINGS,
     Calibration,
@@ -21,7 +21,7 @@ from implicit_tuning.judging.calibration import (
     write_calibration,
 )
 from implicit_tuning.judging.judge import JudgingFailed
-from implicit_tuning.judging.kinds import KINDS
+from implicit_tuning.judging.kinds import JUDGE_KINDS
 from implicit_tuning.judging.stored_verdicts import local_file, read_yardstick
 from implicit_tuning.nodes.node import Node, NodePaths
 from implicit_tuning.reporting.figures.calibration import calibration_figure
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, OSError, JudgingFailed) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"\n{describe(calibration)}\n")
+    print(f"\n{describe_calibration(calibration)}\n")
     file = calibration_folder(name, paths) / "calibration.json"
     named = made.config.judges[name].get("calibration")
     if named is None or named.resolve() != file.resolve():
@@ -76,7 +76,7 @@ def calibrate_files(
         ValueError: the judge knows the truth; nothing can calibrate it.
         JudgingFailed: as `alpaca.compare`.
     """
-    kind = KINDS[node.settings["judge"]["kind"]]
+    kind = JUDGE_KINDS[node.settings["judge"]["kind"]]
     if kind.truth:
         raise ValueError(
             f"judges.{judge_name} is right by construction about the organism's instructions, and "
@@ -92,7 +92,7 @@ def calibrate_files(
     )
     kept = paths.results / "cache" / "calibration"
     ask = partial(
-        compare,
+        judge_outputs,
         judge=judge,
         cache=kept / f"{judge.judge_id}.v{kind.version}.jsonl",
         # Where the first version was kept before files were named by versions.
@@ -119,7 +119,9 @@ def write_report(calibration: Calibration, folder: Path) -> None:
         for stem, frame in (("models", models), ("lengths", lengths)):
             _write_csv(frame, unfinished / f"{stem}.csv")
         _write_csv(measures_frame(calibration), unfinished / "measures.csv")
-        (unfinished / "measures.md").write_text(describe(calibration) + "\n", encoding="utf-8")
+        (unfinished / "measures.md").write_text(
+            describe_calibration(calibration) + "\n", encoding="utf-8"
+        )
         calibration_figure(models, lengths, unfinished, "calibration", headline(calibration))
         for file in sorted(unfinished.iterdir()):
             os.replace(file, folder / file.name)
@@ -152,7 +154,7 @@ def headline(calibration: Calibration) -> str:
     )
 
 
-def describe(calibration: Calibration) -> str:
+def describe_calibration(calibration: Calibration) -> str:
     """Returns the calibration as Markdown for people."""
     rows = [
         {"measure": name, "value": _readable(measure), "meaning": MEANINGS[name]}

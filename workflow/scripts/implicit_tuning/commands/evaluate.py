@@ -2,7 +2,7 @@
 
 import argparse
 
-from implicit_tuning.commands.judge import describe, read_comparison
+from implicit_tuning.commands.judge import describe_comparison, read_comparison
 from implicit_tuning.commands.planned import add_config_arguments, add_model_argument, raw_config
 from implicit_tuning.commands.single_run import build, request_evaluation
 
@@ -23,5 +23,5 @@ def run(arguments: argparse.Namespace) -> int:
     folder = build(request_evaluation(raw_config(arguments), *asked))
     if folder is None:
         return 1
-    print(describe(read_comparison(folder / "data")))
+    print(describe_comparison(read_comparison(folder / "data")))
     return 0

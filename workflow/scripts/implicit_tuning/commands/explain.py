@@ -10,10 +10,10 @@ from implicit_tuning.nodes.artifact import is_released, read_manifest
 from implicit_tuning.nodes.node import (
     ARTIFACT_FORMAT,
     CUT_OFF,
+    KeyNotKnown,
     Node,
     NodePaths,
     Source,
-    KeyNotKnown,
 )
 
 

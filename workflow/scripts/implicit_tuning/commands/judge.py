@@ -13,13 +13,13 @@ from implicit_tuning.analysis.statistics import summarise
 from implicit_tuning.commands.planned import add_config_arguments, planned
 from implicit_tuning.data.reading import read_rows
 from implicit_tuning.experiment.plan import Plan
-from implicit_tuning.judging.alpaca import Comparison, compare, write_comparison
+from implicit_tuning.judging.alpaca import Comparison, judge_outputs, write_comparison
 from implicit_tuning.judging.judge import Judge, JudgingFailed, Needs
 from implicit_tuning.judging.kinds import make_judge
 from implicit_tuning.judging.length_control import LengthControl
 from implicit_tuning.nodes.artifact import require_whole
 from implicit_tuning.nodes.logs import show_messages
-from implicit_tuning.nodes.node import Node, NodePaths, Source, KeyNotKnown
+from implicit_tuning.nodes.node import KeyNotKnown, Node, NodePaths, Source
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, OSError, JudgingFailed) as error:
         print(error, file=sys.stderr)
         return 1
-    print(describe(comparison))
+    print(describe_comparison(comparison))
     return 0
 
 
@@ -104,7 +104,7 @@ def judge_files(
     judge = judge_of(node, paths)
     if out is not None:
         _require_own(out, judge.judge_id, rows, reference_rows)
-    comparison = compare(
+    comparison = judge_outputs(
         rows,
         reference_rows,
         judge,
@@ -124,7 +124,7 @@ def read_comparison(folder: Path) -> Comparison:
     return Comparison(list(read_rows(folder / "annotations.jsonl")), summary)
 
 
-def describe(comparison: Comparison) -> str:
+def describe_comparison(comparison: Comparison) -> str:
     """Returns the result in a few lines for people."""
     summary = comparison.summary
     lines = [f"judge           {summary['judge_id']}"]

@@ -8,7 +8,7 @@ from implicit_tuning.experiment.config import suggest
 from implicit_tuning.experiment.plan import Plan, is_built
 from implicit_tuning.experiment.planners.runs import NO_SEED
 from implicit_tuning.nodes.artifact import require_whole
-from implicit_tuning.nodes.node import RELEASABLE, Node, NodePaths, Source, KeyNotKnown
+from implicit_tuning.nodes.node import RELEASABLE, KeyNotKnown, Node, NodePaths, Source
 
 # The target of make that builds the finetunes of each way.
 MILESTONES = {"instruction": "train_ins", "response": "train_resp", "single_task": "train_task"}

@@ -3,7 +3,7 @@
 import argparse
 
 from implicit_tuning.commands.planned import add_config_arguments, planned
-from implicit_tuning.experiment.costs.cost_table import describe
+from implicit_tuning.experiment.costs.cost_table import describe_costs
 from implicit_tuning.experiment.costs.estimate import estimate_costs
 
 
@@ -14,5 +14,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; returns the exit status."""
-    print(describe(estimate_costs(*planned(arguments))))
+    print(describe_costs(estimate_costs(*planned(arguments))))
     return 0

@@ -13,10 +13,10 @@ import psutil
 from tqdm import tqdm
 
 from implicit_tuning.experiment.plan import Plan, is_built
-from implicit_tuning.experiment.stable_names import wrong_copies, plan_stable_names
+from implicit_tuning.experiment.stable_names import plan_stable_names, wrong_copies
 from implicit_tuning.nodes.artifact import BrokenArtifact, find_damage, read_manifest
 from implicit_tuning.nodes.digests import source_sha256
-from implicit_tuning.nodes.node import LEVELS, Node, NodePaths, Source, KeyNotKnown
+from implicit_tuning.nodes.node import LEVELS, KeyNotKnown, Node, NodePaths, Source
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from implicit_tuning.data.rows import Item, Message, UnusableRow, WrongSchema
 
 # Seconds before a progress bar appears (on a terminal only).
 PROGRESS_DELAY = 2.0
-# What a formatter with this function is for.
-KINDS = {"to_messages": "training", "to_item": "evaluation"}
+# The function that makes a module of data/formatters a formatter of this kind of data set.
+BUILDERS = {"training": "to_messages", "evaluation": "to_item"}
 # Generator of the reference answers that come with a data set.
 REFERENCE = "reference"
 RANDOM_INSTRUCTIONS_SEED = 0
@@ -85,7 +85,7 @@ def format_training(
         WrongSchema: the file is of another schema.
         UnreadableSource: the file cannot be read.
     """
-    module = _load_formatter(formatter, "to_messages")
+    module = _load_formatter(formatter, "training")
     report = FormatReport()
     texts = _Texts()
     conversations: Mapping[int, list[Message]] = dict(
@@ -134,7 +134,7 @@ def format_evaluation(
         WrongSchema: the file is of another schema.
         UnreadableSource: the file cannot be read.
     """
-    module = _load_formatter(formatter, "to_item")
+    module = _load_formatter(formatter, "evaluation")
     too_long = f"longer than {max_characters} characters"
     report = FormatReport()
     seen: dict[str, int] = {}
@@ -164,8 +164,8 @@ def format_evaluation(
 # --- rows ---------------------------------------------------------------------------------------
 
 
-def _load_formatter(name: str, builder: str) -> ModuleType:
-    known = sorted({module.name for module in pkgutil.iter_modules(formatters.__path__)} - {"rows"})
+def _load_formatter(name: str, kind: str) -> ModuleType:
+    known = sorted(module.name for module in pkgutil.iter_modules(formatters.__path__))
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
         raise FormattingError(
@@ -173,9 +173,9 @@ def _load_formatter(name: str, builder: str) -> ModuleType:
             f"{'did you mean' if close else 'known are'} {', '.join(close or known)}?"
         )
     module = importlib.import_module(f"{formatters.__name__}.{name}")
-    if not hasattr(module, builder):
+    if not hasattr(module, BUILDERS[kind]):
         raise FormattingError(
-            f"formatter '{name}' has no {builder}, so it is not for {KINDS[builder]}: correct "
+            f"formatter '{name}' has no {BUILDERS[kind]}, so it is not for {kind}: correct "
             "'formatter' or 'kind' of the entry in datasets"
         )
     return module

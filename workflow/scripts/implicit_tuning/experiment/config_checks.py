@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from implicit_tuning.analysis.paper import CHOSEN_EPOCHS
+from implicit_tuning.data.formatting import BUILDERS
 from implicit_tuning.data.reading import SUFFIXES, UnreadableSource, read_rows
-from implicit_tuning.data.rewriters.kinds import KINDS as REWRITERS
-from implicit_tuning.data.rewriters.kinds import Kind as RewriterKind
+from implicit_tuning.data.rewriters.kinds import REWRITER_KINDS as REWRITERS
+from implicit_tuning.data.rewriters.kinds import RewriterKind
 from implicit_tuning.experiment.config import (
     SOURCES,
     Config,
@@ -17,8 +18,7 @@ from implicit_tuning.experiment.config import (
     without_own_epochs,
 )
 from implicit_tuning.experiment.guard_checks import guard_problems
-from implicit_tuning.judging.kinds import KINDS
-from implicit_tuning.judging.kinds import Kind as JudgeKind
+from implicit_tuning.judging.kinds import JUDGE_KINDS, JudgeKind
 from implicit_tuning.models.chat import ChatFormat
 from implicit_tuning.models.checks import checkpoint_problems, model_problems, one_place_problems
 from implicit_tuning.nodes.code import PACKAGE, module_path
@@ -53,8 +53,6 @@ OWN_TEMPLATE = (
 )
 # Kinds whose runs others can be compared with.
 TUNED = ("finetune", "checkpoint")
-# The function that makes a module of implicit_tuning/data/formatters a formatter of this kind.
-BUILDERS = {"training": "to_messages", "evaluation": "to_item"}
 # A library that only one kind of embedding needs, as it is imported.
 OPTIONAL_LIBRARY = "sentence_transformers"
 # What a folder of a sentence-transformers model has, by glob pattern.
@@ -276,7 +274,7 @@ def _judge_problems(config: Config) -> Iterator[str]:
                 f"{where}.kind: 'oracle' knows the truth of the organism's instructions only, and "
                 f"{key} is '{name}'; choose another judge"
             )
-    kind = KINDS[judge["kind"]]
+    kind = JUDGE_KINDS[judge["kind"]]
     yield from _kind_problems(where, judge, kind, "judge")
     if kind.loads_base and judge.get("base", "") not in ("", *config.bases):
         yield f"{where}.base: '{judge['base']}' is no base; {suggest(judge['base'], config.bases)}"

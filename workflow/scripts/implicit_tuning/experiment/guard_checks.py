@@ -7,7 +7,7 @@ from typing import Any
 from implicit_tuning.experiment.config import Config
 from implicit_tuning.generation.guards.kinds import (
     GRAMMARS,
-    KINDS,
+    GUARD_KINDS,
     NEAR,
     grammar_file,
     identity_settings,
@@ -58,7 +58,7 @@ def _guarded_problems(config: Config, where: str, row: Mapping) -> Iterator[str]
 
 
 def _settings_problems(where: str, guard: Mapping) -> Iterator[str]:
-    kind = KINDS[guard["kind"]]
+    kind = GUARD_KINDS[guard["kind"]]
     for key in sorted(kind.required - set(guard)):
         yield f"{where}.{key}: missing: a guard of kind '{guard['kind']}' needs it"
     for key in sorted(set(guard) - {"kind"} - kind.required - kind.optional):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from implicit_tuning.experiment.config import Config
-from implicit_tuning.nodes.node import LOADS_WEIGHTS, RELEASABLE, Node, NodePaths, KeyNotKnown
+from implicit_tuning.nodes.node import LOADS_WEIGHTS, RELEASABLE, KeyNotKnown, Node, NodePaths
 
 # Stages whose nodes measure one run: the tables are made of them.
 MEASURING = ("judge", "rank", "similarity")

@@ -55,7 +55,7 @@ class Comparison:
     summary: dict
 
 
-def compare(
+def judge_outputs(
     outputs: Sequence[Mapping],
     references: Sequence[Mapping],
     judge: Judge,

@@ -1,6 +1,6 @@
 """Two lists of outputs under a judge, without a config and without the workflow.
 
-`alpaca.compare` does the comparing; here the judge may be given by its settings or as a function,
+`alpaca.judge_outputs` does the comparing; here the judge may be given by its settings or as a function,
 and the win rate gets its interval.
 """
 
@@ -16,7 +16,7 @@ from implicit_tuning.judging import alpaca
 from implicit_tuning.judging.alpaca import Comparison
 from implicit_tuning.judging.judge import Judge, Needs, Pair, Verdict
 from implicit_tuning.judging.kinds import (
-    KINDS,
+    JUDGE_KINDS,
     comparison_settings,
     identity_settings,
     make_judge,
@@ -82,7 +82,7 @@ def compare(
     settings = judge if isinstance(judge, Mapping) else {}
     cache = None if cache is None else Path(cache)
     use = comparison_settings(settings)
-    comparison = alpaca.compare(
+    comparison = alpaca.judge_outputs(
         _rows(outputs, "model"),
         _rows(references, "reference"),
         _judge(judge, cache),
@@ -145,10 +145,10 @@ def _problems(settings: Mapping[str, Any], cache: Path | None) -> Iterator[str]:
     if name == "oracle":
         yield "kind 'oracle' needs truths: give implicit_tuning.OracleJudge(truths) instead"
         return
-    if name not in KINDS:
-        yield f"kind is {settings.get('kind')!r}: choose from {', '.join(sorted(set(KINDS) - {'oracle'}))}"
+    if name not in JUDGE_KINDS:
+        yield f"kind is {settings.get('kind')!r}: choose from {', '.join(sorted(set(JUDGE_KINDS) - {'oracle'}))}"
         return
-    kind = KINDS[name]
+    kind = JUDGE_KINDS[name]
     model = _model_key(name)
     for key in dict.fromkeys([*kind.required, *filter(None, [model])]):
         if key not in settings:
@@ -168,7 +168,7 @@ def _problems(settings: Mapping[str, Any], cache: Path | None) -> Iterator[str]:
 
 def _model_key(kind: str) -> str:
     """The key with the folder of the model that judges; empty for a kind without one."""
-    return "path" if KINDS[kind].own_model else "base" if KINDS[kind].loads_base else ""
+    return "path" if JUDGE_KINDS[kind].own_model else "base" if JUDGE_KINDS[kind].loads_base else ""
 
 
 def _length_control(settings: Mapping[str, Any]) -> LengthControl:

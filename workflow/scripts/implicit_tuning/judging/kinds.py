@@ -32,7 +32,7 @@ DECLARED = "KIND"
 
 
 @dataclass(frozen=True)
-class Kind:
+class JudgeKind:
     """One kind of judge, from the literal `KIND` of its module.
 
     There `decides` and `runtime` give the JSON schema of each key, with its `default`; a key that
@@ -78,7 +78,7 @@ class Kind:
         return "base" in self.required
 
 
-def read_kinds(folder: Path) -> dict[str, Kind]:
+def read_kinds(folder: Path) -> dict[str, JudgeKind]:
     """The kinds that modules in a folder declare, by name.
 
     Read off their text, since importing them would load what a plan must not wait for.
@@ -106,13 +106,13 @@ def _literal(text: str) -> dict:
     raise ValueError(f"write it as `{DECLARED} = {{...}}`")
 
 
-def _kind(declared: Mapping) -> Kind:
+def _kind(declared: Mapping) -> JudgeKind:
     others = dict(declared)
     deciding, runtime = others.pop("decides", {}), others.pop("runtime", {})
     if others.get("endpoint"):
         runtime = {**runtime, **endpoint_settings.KEYS}
         others["together"] = {**others.get("together", {}), **endpoint_settings.TOGETHER}
-    return Kind(
+    return JudgeKind(
         required=tuple(key for key, schema in deciding.items() if "default" not in schema),
         decides=_defaults(deciding),
         runtime=_defaults(runtime),
@@ -125,22 +125,22 @@ def _defaults(keys: Mapping[str, Mapping]) -> dict[str, Any]:
     return {key: schema["default"] for key, schema in keys.items() if "default" in schema}
 
 
-KINDS: Mapping[str, Kind] = read_kinds(Path(__file__).parent / "judges")
+JUDGE_KINDS: Mapping[str, JudgeKind] = read_kinds(Path(__file__).parent / "judges")
 
 
 def with_kinds(schema: Mapping) -> dict:
     """The config's schema with every kind of judge, and the keys of their own."""
     completed = copy.deepcopy(dict(schema))
     entry = completed["properties"]["judges"]["additionalProperties"]["properties"]
-    entry["kind"] = {"enum": list(KINDS)}
-    for kind in KINDS.values():
+    entry["kind"] = {"enum": list(JUDGE_KINDS)}
+    for kind in JUDGE_KINDS.values():
         entry.update(kind.schema)
     return completed
 
 
 def identity_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what of a judge's config entry decides verdicts, with defaults filled in."""
-    kind = KINDS[entry["kind"]]
+    kind = JUDGE_KINDS[entry["kind"]]
     deciding = ("kind", *kind.required, *kind.decides)
     given = {key: entry[key] for key in deciding if key in entry}
     return {**kind.decides, **given}
@@ -148,7 +148,7 @@ def identity_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def runtime_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the rest of the entry, with defaults filled in."""
-    defaults = KINDS[entry["kind"]].runtime
+    defaults = JUDGE_KINDS[entry["kind"]].runtime
     return {key: entry.get(key, default) for key, default in defaults.items()}
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from implicit_tuning.nodes.digests import file_sha256
 from implicit_tuning.nodes.files import read_sealed
-from implicit_tuning.nodes.node import RELEASABLE, RELEASED_MARK, WEIGHTS_MARK
+from implicit_tuning.nodes.node import RELEASABLE, RELEASED_MARKER, WEIGHTS_MARKER
 
 WEIGHTS_SUFFIX = ".safetensors"
 
@@ -84,7 +84,7 @@ def require_whole(
 
 def is_released(folder: Path) -> bool:
     """Whether the weights of a checkpoint were given up by `release`."""
-    return read_manifest(folder)["stage"] in RELEASABLE and not (folder / WEIGHTS_MARK).exists()
+    return read_manifest(folder)["stage"] in RELEASABLE and not (folder / WEIGHTS_MARKER).exists()
 
 
 def release(folder: Path) -> int:
@@ -96,8 +96,8 @@ def release(folder: Path) -> int:
         Bytes that were freed.
     """
     with FileLock(folder / ".lock"):
-        (folder / WEIGHTS_MARK).unlink(missing_ok=True)
-        (folder / RELEASED_MARK).touch()
+        (folder / WEIGHTS_MARKER).unlink(missing_ok=True)
+        (folder / RELEASED_MARKER).touch()
         weights = list((folder / "data").rglob(f"*{WEIGHTS_SUFFIX}"))
         freed = sum(path.stat().st_size for path in weights)
         for path in weights:

@@ -30,8 +30,8 @@ from implicit_tuning.nodes.node import (
     ARTIFACT_FORMAT,
     LEVELS,
     RELEASABLE,
-    RELEASED_MARK,
-    WEIGHTS_MARK,
+    RELEASED_MARKER,
+    WEIGHTS_MARKER,
     Node,
     NodePaths,
     Source,
@@ -292,13 +292,13 @@ def _put_in_place(unfinished: Path, folder: Path, manifest: Mapping) -> None:
     (folder / "manifest.json").unlink(missing_ok=True)
     _replace_data(unfinished, folder)
     if manifest["stage"] in RELEASABLE:
-        (folder / WEIGHTS_MARK).touch()
+        (folder / WEIGHTS_MARKER).touch()
     write_atomically(folder / "manifest.json", seal(manifest))
 
 
 def _replace_data(unfinished: Path, folder: Path) -> None:
     data = folder / "data"
-    for mark in (WEIGHTS_MARK, RELEASED_MARK):
+    for mark in (WEIGHTS_MARKER, RELEASED_MARKER):
         (folder / mark).unlink(missing_ok=True)
     if data.exists():
         # Left by a process that died between the rename and the manifest.

@@ -42,8 +42,8 @@ CUT_OFF = frozenset({"format", "select"})
 # again; who gives them up asks for the second.
 RELEASABLE = frozenset({"finetune"})
 LOADS_WEIGHTS = frozenset({"generate", "rank"})
-WEIGHTS_MARK = "weights"
-RELEASED_MARK = "released"
+WEIGHTS_MARKER = "weights"
+RELEASED_MARKER = "released"
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class NodePaths:
 
     def weights(self, node: Node) -> Path:
         """The mark that says that a checkpoint still has its weights."""
-        return self.folder(node) / WEIGHTS_MARK
+        return self.folder(node) / WEIGHTS_MARKER
 
     def answers(self, node: Node) -> Path | None:
         """The file of the answers that a node's job keeps; None for a job that asks nobody."""

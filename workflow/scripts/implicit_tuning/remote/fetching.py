@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from implicit_tuning.nodes.code import canonical_json
 from implicit_tuning.nodes.digests import file_sha256
-from implicit_tuning.remote.hub import HubFailed, Place, download, open_file, patiently, stream
+from implicit_tuning.remote.hub import HubFailed, HubPlace, download, open_file, patiently, stream
 from implicit_tuning.remote.lockfile import PinnedFile
 
 PARQUET_BATCH_ROWS = 1024
@@ -44,7 +44,7 @@ def fetch_dataset(
         HubFailed: no access, no such file, hub out of reach, or another content than pinned.
             Nothing is left in `destination`.
     """
-    place = Place("datasets", repo, commit, file)
+    place = HubPlace("datasets", repo, commit, file)
     name = PurePosixPath(file)
     partial.mkdir(parents=True, exist_ok=True)
     if pinned.first_rows is None:
@@ -75,11 +75,11 @@ def fetch_model(
     """
     for name, pinned in files.items():
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
-        _fetch(Place("models", repo, commit, name), pinned, partial / name)
+        _fetch(HubPlace("models", repo, commit, name), pinned, partial / name)
     _hand_over({name: partial / name for name in files}, destination, partial)
 
 
-def _fetch(place: Place, pinned: PinnedFile, target: Path) -> None:
+def _fetch(place: HubPlace, pinned: PinnedFile, target: Path) -> None:
     """Make `target` the pinned file; one that stands from an earlier try is only checked."""
     if not target.exists():
         unfinished = target.with_name(f"{target.name}.incomplete")
@@ -92,7 +92,7 @@ def _fetch(place: Place, pinned: PinnedFile, target: Path) -> None:
     _require_pinned(place, pinned, target)
 
 
-def _require_pinned(place: Place, pinned: PinnedFile, file: Path) -> None:
+def _require_pinned(place: HubPlace, pinned: PinnedFile, file: Path) -> None:
     """Delete a file that is not the pinned one, so that the next try fetches it anew."""
     size, sha256 = file.stat().st_size, file_sha256(file)
     if (size, sha256) == (pinned.size, pinned.sha256):
@@ -120,7 +120,7 @@ def _hand_over(files: Mapping[str, Path], destination: Path, partial: Path) -> l
 # --- first rows ---------------------------------------------------------------------------------
 
 
-def stream_rows(place: Place, take: Callable[[Rows], list[dict]]) -> list[dict]:
+def stream_rows(place: HubPlace, take: Callable[[Rows], list[dict]]) -> list[dict]:
     """The rows that `take` takes off the start of a file, of which no more is fetched than needed.
 
     Args:
@@ -161,7 +161,7 @@ def write_rows(rows: Iterable[Mapping], file: Path) -> None:
                 ) from None
 
 
-def _take_parquet(place: Place, take: Callable[[Rows], list[dict]]) -> list[dict]:
+def _take_parquet(place: HubPlace, take: Callable[[Rows], list[dict]]) -> list[dict]:
     import pyarrow.parquet
 
     with open_file(place) as remote:

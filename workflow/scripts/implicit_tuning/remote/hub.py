@@ -55,7 +55,7 @@ class HubFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Place:
+class HubPlace:
     """A repository at a revision, or a file of it.
 
     Attributes:
@@ -89,7 +89,7 @@ class Place:
 # --- requests -----------------------------------------------------------------------------------
 
 
-def list_files(place: Place) -> tuple[str, Mapping[str, RepoSibling]]:
+def list_files(place: HubPlace) -> tuple[str, Mapping[str, RepoSibling]]:
     """The commit that a revision is now, and its files by name.
 
     Raises:
@@ -107,7 +107,7 @@ def list_files(place: Place) -> tuple[str, Mapping[str, RepoSibling]]:
     return info.sha, {file.rfilename: file for file in info.siblings}
 
 
-def download(place: Place, unfinished: Path) -> None:
+def download(place: HubPlace, unfinished: Path) -> None:
     """Fetch a file, going on behind the bytes that `unfinished` already has.
 
     hf_hub_download does not serve: it throws away what it has when its process ends.
@@ -133,7 +133,7 @@ def download(place: Place, unfinished: Path) -> None:
     patiently(request, place)
 
 
-def stream(place: Place, take: Callable[[Iterator[bytes]], Result]) -> Result:
+def stream(place: HubPlace, take: Callable[[Iterator[bytes]], Result]) -> Result:
     """What `take` makes of the first bytes of a file; no more is sent than it asks for.
 
     Args:
@@ -154,7 +154,7 @@ def stream(place: Place, take: Callable[[Iterator[bytes]], Result]) -> Result:
 
 
 @contextmanager
-def open_file(place: Place) -> Iterator[BinaryIO]:
+def open_file(place: HubPlace) -> Iterator[BinaryIO]:
     """A file of the hub that fetches what is read of it, for formats that are read in parts."""
     try:
         system = HfFileSystem()
@@ -176,7 +176,7 @@ def _headers() -> dict[str, str]:
 # --- patience -----------------------------------------------------------------------------------
 
 
-def patiently(request: Callable[[], Result], place: Place) -> Result:
+def patiently(request: Callable[[], Result], place: HubPlace) -> Result:
     """The result of a request, which is made again after passing faults.
 
     Raises:
@@ -220,7 +220,7 @@ def _asked_pause(error: BaseException) -> float:
     return float(asked) if asked.isdigit() else 0.0
 
 
-def _log_pause(state: RetryCallState, place: Place) -> None:
+def _log_pause(state: RetryCallState, place: HubPlace) -> None:
     reason = _reason(_failure(state))
     logger.warning("%s: %s; next try in %.0f s", place, reason, state.upcoming_sleep)
 
@@ -237,7 +237,7 @@ def _reason(error: BaseException) -> str:
     return f"status {status}" if status else type(error).__name__
 
 
-def _explain(error: Exception, place: Place) -> str:
+def _explain(error: Exception, place: HubPlace) -> str:
     """What to do about a request that failed for good."""
     repo, revision, page, status = place.repo, place.revision, place.page, _status(error)
     if status in (401, 403):
@@ -263,7 +263,7 @@ def _explain(error: Exception, place: Place) -> str:
     )
 
 
-def _no_file(place: Place) -> str:
+def _no_file(place: HubPlace) -> str:
     return (
         f"{place.repo} has no file '{place.file}' at {place.revision}: correct it (see "
         f"{place.page}/tree/{place.revision})"

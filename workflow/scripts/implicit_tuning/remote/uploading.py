@@ -17,7 +17,7 @@ from huggingface_hub.utils import logging
 from implicit_tuning.nodes.digests import file_sha256
 
 # The file by which a repository is known as one that was sent from here.
-MARK = "provenance.json"
+PROVENANCE_FILE = "provenance.json"
 # What the hub puts into a repository by itself.
 OF_THE_HUB = {".gitattributes"}
 EXISTS = 409
@@ -77,9 +77,9 @@ def _open_repository(api: HfApi, repo: str, public: bool) -> None:
             raise
     found = api.model_info(repo)
     files = {file.rfilename for file in found.siblings or ()}
-    if MARK not in files and not files <= OF_THE_HUB:
+    if PROVENANCE_FILE not in files and not files <= OF_THE_HUB:
         raise UploadFailed(
-            f"REPO: '{repo}' exists and was not published from here (it has no {MARK}): choose "
+            f"REPO: '{repo}' exists and was not published from here (it has no {PROVENANCE_FILE}): choose "
             "another name"
         )
     if found.private == public:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from implicit_tuning.commands.audit.model_place import NotAuditable, Place
+from implicit_tuning.commands.audit.model_place import ModelPlace, NotAuditable
 from implicit_tuning.commands.single_run import model_entry, name_of
 from implicit_tuning.experiment.config import suggest
 from implicit_tuning.nodes.artifact import BrokenArtifact, is_released, read_manifest
@@ -36,7 +36,7 @@ class Subject:
     name: str
     title: str
     row: Mapping[str, Any]
-    place: Place | None
+    place: ModelPlace | None
     seed: int | None
     base: str | None
     data: str | None
@@ -57,7 +57,7 @@ def find_subject(raw: Mapping, model: str, key: str, name: str) -> Subject:
     """
     if model in raw["bases"]:
         entry = {k: v for k, v in raw["bases"][model].items() if k in ("path", "hub")}
-        return _elsewhere(Place(entry, key), name, model)
+        return _elsewhere(ModelPlace(entry, key), name, model)
     if model.partition("/")[0] in raw["bases"] and not Path(model).exists():
         return _run(raw, model, key)
     if Path(model).is_dir():
@@ -70,7 +70,7 @@ def find_subject(raw: Mapping, model: str, key: str, name: str) -> Subject:
             f"owner/name of the hub; {such}"
         )
     _, entry = model_entry(raw, model)
-    place = Place({"hub": entry.get("hub", {"repo": model})}, key)
+    place = ModelPlace({"hub": entry.get("hub", {"repo": model})}, key)
     place.require_writer()
     return _elsewhere(place, name, model)
 
@@ -122,7 +122,7 @@ def _runs(raw: Mapping) -> list[str]:
 def _folder(raw: Mapping, folder: Path, key: str, name: str) -> Subject:
     """A checkpoint in a folder, of which a node of the workflow knows base, seed and data."""
     folder = folder / "data" if (folder / "manifest.json").is_file() else folder
-    place = Place({"path": str(folder.resolve())}, key)
+    place = ModelPlace({"path": str(folder.resolve())}, key)
     manifest = manifest_of(folder)
     if manifest is None:
         place.require_readable()
@@ -160,10 +160,10 @@ def _trained_on(data: Path, manifest: Mapping) -> str | None:
     return next((file.parents[2].name for file in found), None)
 
 
-def _elsewhere(place: Place, name: str, title: str) -> Subject:
+def _elsewhere(place: ModelPlace, name: str, title: str) -> Subject:
     base = place.adapted if place.is_adapter else None
     return Subject(name, title, _row(place), place, None, base, None)
 
 
-def _row(place: Place) -> dict[str, Any]:
+def _row(place: ModelPlace) -> dict[str, Any]:
     return {"kind": "checkpoint", **place.entry}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from implicit_tuning.commands.audit.audited_model import is_on_hub, manifest_of
-from implicit_tuning.commands.audit.model_place import TOKENIZER, Place
+from implicit_tuning.commands.audit.model_place import TOKENIZER, ModelPlace
 from implicit_tuning.commands.audit.request import Asked
 from implicit_tuning.commands.single_run import model_entry
 from implicit_tuning.experiment.config_reading import read_raw
@@ -41,7 +41,7 @@ def _why_organism(raw: Mapping, asked: Asked) -> str | None:
     manifest = manifest_of(folder)
     if manifest is not None and (base := manifest["levels"]["base"]) in raw["bases"]:
         return f"its manifest names the base {base}"
-    named = Place({"path": str(folder)}, "MODEL").adapted
+    named = ModelPlace({"path": str(folder)}, "MODEL").adapted
     if named and (base := _own_base(raw, named)) is not None:
         return f"it adapts {base}"
     base = _with_same_tokenizer(raw, folder)

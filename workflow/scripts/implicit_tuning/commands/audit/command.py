@@ -18,7 +18,7 @@ from implicit_tuning.commands.planned import RESULTS, add_config_arguments
 from implicit_tuning.commands.single_run import write_request
 from implicit_tuning.experiment.config import ConfigError
 from implicit_tuning.experiment.config_reading import load_config, read_config, read_raw
-from implicit_tuning.experiment.costs.cost_table import describe as describe_costs
+from implicit_tuning.experiment.costs.cost_table import describe_costs
 from implicit_tuning.experiment.costs.endpoint_calls import endpoint_of
 from implicit_tuning.experiment.costs.estimate import Costs, estimate_costs
 from implicit_tuning.experiment.costs.hardware import GB
@@ -27,7 +27,7 @@ from implicit_tuning.experiment.planners.all_nodes import build_plan
 from implicit_tuning.experiment.preflight.checks import preflight
 from implicit_tuning.experiment.stable_names import StableNames, plan_stable_names
 from implicit_tuning.nodes.digests import DigestMemory
-from implicit_tuning.nodes.node import NodePaths, KeyNotKnown
+from implicit_tuning.nodes.node import KeyNotKnown, NodePaths
 
 # Keys of an audit's own config, and as what a user gave them.
 GIVEN_AS = re.compile(r"^adaptations\.(audited|reference)\.(path|hub|data)")
@@ -200,8 +200,8 @@ def _is_local(runtime: Mapping) -> bool:
 
 def _report(names: StableNames) -> None:
     """Print the verdict and where its page lies."""
-    from implicit_tuning.reporting.audit.page import NUMBERS_FILE, PAGE_FILE, describe
+    from implicit_tuning.reporting.audit.page import NUMBERS_FILE, PAGE_FILE, describe_audit
 
     numbers = names.folder / NUMBERS_FILE
-    print(f"\n{describe(json.loads(numbers.read_text(encoding='utf-8')))}")
+    print(f"\n{describe_audit(json.loads(numbers.read_text(encoding='utf-8')))}")
     print(f"page: {names.folder / PAGE_FILE}")

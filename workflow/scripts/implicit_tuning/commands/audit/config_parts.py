@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from implicit_tuning.commands.audit.audited_model import Subject
-from implicit_tuning.commands.audit.model_place import NotAuditable, Place
+from implicit_tuning.commands.audit.model_place import ModelPlace, NotAuditable
 from implicit_tuning.commands.single_run import OF_A_MODEL, model_entry
 
 AUDITED, REFERENCE, BASE = "audited", "reference", "base"
@@ -108,7 +108,7 @@ class Parts:
             return bool(subject.row.get("chat", {}).get("own_template"))
         return subject.place.has_chat_template or self._has_template_of_base(subject.place)
 
-    def _has_template_of_base(self, place: Place) -> bool:
+    def _has_template_of_base(self, place: ModelPlace) -> bool:
         return (
             place.is_adapter and not place.has_chat_template and self._base_place.has_chat_template
         )
@@ -199,8 +199,8 @@ class Parts:
         return lines
 
 
-def _place_of_base(raw: Mapping, entry: Mapping) -> Place:
+def _place_of_base(raw: Mapping, entry: Mapping) -> ModelPlace:
     """Where a base lies; a folder of the config counts from its data_root."""
     if "path" not in entry:
-        return Place({"hub": entry["hub"]}, "BASE")
-    return Place({"path": str(Path(raw.get("data_root", "."), entry["path"]))}, "BASE")
+        return ModelPlace({"hub": entry["hub"]}, "BASE")
+    return ModelPlace({"path": str(Path(raw.get("data_root", "."), entry["path"]))}, "BASE")

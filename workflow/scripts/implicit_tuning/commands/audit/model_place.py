@@ -32,7 +32,7 @@ class NotAuditable(LookupError):
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelPlace:
     """A model folder, or a repository of the hub (which is pinned when it is first looked at).
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from implicit_tuning.commands.audit.audited_model import Subject, a_run, find_subject
 from implicit_tuning.commands.audit.config_parts import AUDITED, REFERENCE, Parts
-from implicit_tuning.commands.audit.model_place import NotAuditable, Place
+from implicit_tuning.commands.audit.model_place import ModelPlace, NotAuditable
 from implicit_tuning.commands.audit.task_data import (
     dataset_entry,
     is_file_name,
@@ -110,7 +110,7 @@ def _require_model(raw: Mapping, base: str) -> None:
             "no owner/name of the hub: give BASE=<one of these>"
         )
     if Path(base).is_dir():
-        Place({"path": base}, "BASE").require_readable()
+        ModelPlace({"path": base}, "BASE").require_readable()
 
 
 def _reference(raw: Mapping, asked: Asked, audited: Subject) -> Subject | None:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from implicit_tuning.commands.lock.lookup import resolve_dataset, resolve_model
 from implicit_tuning.commands.planned import add_config_arguments, planned
 from implicit_tuning.experiment.plan import Plan
-from implicit_tuning.experiment.preflight.sources import Source, sources_of
+from implicit_tuning.experiment.preflight.sources import RemoteSource, sources_of
 from implicit_tuning.remote.lockfile import LockError, Pin, lock_name, write_pins
 
 LOCK_FILE = Path("config", "lock.yaml")
@@ -62,7 +62,7 @@ def lock_missing(plan: Plan, file: Path = LOCK_FILE) -> dict[str, Pin]:
     return added
 
 
-def _look_up(source: Source) -> tuple[str, Pin]:
+def _look_up(source: RemoteSource) -> tuple[str, Pin]:
     """What the hub says that an entry is, and its name in the lock file."""
     hub, entry = source.entry["hub"], source.entry
     repo, revision = hub["repo"], hub.get("revision", "main")

@@ -18,7 +18,7 @@ from implicit_tuning.remote.lockfile import LockError, Pin, PinnedFile
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
-    from implicit_tuning.remote.hub import Place
+    from implicit_tuning.remote.hub import HubPlace
 
 # The modules of a sentence-transformers model: 1_Pooling, 2_Normalize, ...
 MODULE_FOLDER = re.compile(r"\d+_\w+")
@@ -42,15 +42,15 @@ def resolve_dataset(
         LockError: no such file, or `streamed` without a formatter and rows.
         HubFailed: no access, no such repository or revision, or hub out of reach.
     """
-    from implicit_tuning.remote.hub import Place, list_files
+    from implicit_tuning.remote.hub import HubPlace, list_files
 
-    commit, files = list_files(Place("datasets", repo, revision))
+    commit, files = list_files(HubPlace("datasets", repo, revision))
     if file not in files:
         close = difflib.get_close_matches(file, files, n=3, cutoff=0.3)
         raise LockError(
             f"{repo} has no file '{file}' at {revision}; did you mean {', '.join(close) or files}?"
         )
-    place = Place("datasets", repo, commit, file)
+    place = HubPlace("datasets", repo, commit, file)
     if not streamed:
         return Pin(commit, {file: _pin_file(place, files[file])})
     if formatter is None or rows is None:
@@ -71,9 +71,9 @@ def resolve_model(repo: str, revision: str) -> Pin:
         LockError: the repository has no safetensors, or both a model and an adapter.
         HubFailed: no access, no such repository or revision, or hub out of reach.
     """
-    from implicit_tuning.remote.hub import Place, list_files
+    from implicit_tuning.remote.hub import HubPlace, list_files
 
-    commit, files = list_files(Place("models", repo, revision))
+    commit, files = list_files(HubPlace("models", repo, revision))
     if {adapters.CONFIG_FILE, adapters.MODEL_CONFIG_FILE} <= set(files):
         raise LockError(
             f"{repo} has a model and an adapter ({adapters.CONFIG_FILE}) at {revision}, and only one "
@@ -85,7 +85,7 @@ def resolve_model(repo: str, revision: str) -> Pin:
             f"{repo} has no weights in safetensors at {revision}, and pickled ones (.bin, .pth) are "
             "never read: name a revision or a copy that has them, or convert it and give its 'path'"
         )
-    return Pin(commit, {n: _pin_file(Place("models", repo, commit, n), files[n]) for n in names})
+    return Pin(commit, {n: _pin_file(HubPlace("models", repo, commit, n), files[n]) for n in names})
 
 
 def _is_read(name: str) -> bool:
@@ -103,7 +103,7 @@ def _is_read(name: str) -> bool:
     return not last.endswith(".index.json") or last == WEIGHTS_INDEX
 
 
-def _pin_file(place: "Place", listed: "RepoSibling") -> PinnedFile:
+def _pin_file(place: "HubPlace", listed: "RepoSibling") -> PinnedFile:
     """Large files are listed with their sha256; small ones are fetched to be hashed."""
     if listed.lfs is not None:
         return PinnedFile(listed.lfs.sha256, listed.lfs.size)
@@ -115,7 +115,7 @@ def _pin_file(place: "Place", listed: "RepoSibling") -> PinnedFile:
         return PinnedFile(file_sha256(fetched), fetched.stat().st_size)
 
 
-def _pin_first_rows(place: "Place", formatter: str, wanted: int) -> PinnedFile:
+def _pin_first_rows(place: "HubPlace", formatter: str, wanted: int) -> PinnedFile:
     from implicit_tuning.remote.fetching import stream_rows, write_rows
 
     try:

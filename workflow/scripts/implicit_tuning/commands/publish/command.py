@@ -148,7 +148,7 @@ def write_repository(
     Raises:
         BrokenArtifact: names the files that are missing or damaged; the folder is as it was.
     """
-    from implicit_tuning.remote.uploading import MARK
+    from implicit_tuning.remote.uploading import PROVENANCE_FILE
 
     checkpoint = run.above("model")
     origin = paths.folder(checkpoint)
@@ -162,7 +162,7 @@ def write_repository(
             _put(origin / "data" / name, unfinished / name, entry["sha256"])
         card = make_card(plan, paths, run, repo, made_of)
         (unfinished / CARD).write_text(card, encoding="utf-8")
-        shutil.copyfile(origin / "manifest.json", unfinished / MARK)
+        shutil.copyfile(origin / "manifest.json", unfinished / PROVENANCE_FILE)
         shutil.rmtree(destination, ignore_errors=True)
         unfinished.rename(destination)
     finally:

@@ -9,9 +9,9 @@ from implicit_tuning.experiment.plan import Plan
 from implicit_tuning.nodes.node import Node, Source
 from implicit_tuning.remote.lockfile import lock_name
 
-Kind = Literal["datasets", "models"]
+HubKind = Literal["datasets", "models"]
 # What something is, its kind of source, its key and entry in the config, what it was read from.
-Place = tuple[str, Kind, str, Mapping, Node | Source]
+Origin = tuple[str, HubKind, str, Mapping, Node | Source]
 
 HUB = "https://huggingface.co"
 # Of this repository.
@@ -23,7 +23,7 @@ def ingredients(plan: Plan, checkpoint: Node) -> Iterator[Ingredient]:
     config, (base, adaptation, _) = plan.config, checkpoint.levels
     chosen = plan.adaptations[adaptation]
     rows = checkpoint.above("rows")
-    places: tuple[Place, ...] = (
+    places: tuple[Origin, ...] = (
         ("base", "models", f"bases.{base}", config.bases[base], checkpoint.upstream["base"]),
         (
             "training data",
@@ -53,7 +53,7 @@ def _rewriter(config: Config, name: str) -> Ingredient:
     return Ingredient(f"rewriters.{name}", "rewriter", OURS if own else None, False, origin)
 
 
-def _origin(config: Config, kind: Kind, entry: Mapping, above: Node | Source) -> str:
+def _origin(config: Config, kind: HubKind, entry: Mapping, above: Node | Source) -> str:
     """Where an entry comes from, with its address and revision, but for paths of this machine."""
     if "hub" in entry:
         repo, revision = entry["hub"]["repo"], entry["hub"].get("revision", "main")

@@ -20,7 +20,7 @@ DETECTION = {"threshold": 0.5}
 
 
 @dataclass(frozen=True)
-class Kind:
+class RewriterKind:
     """One kind of rewriter.
 
     Attributes:
@@ -46,10 +46,10 @@ class Kind:
         return frozenset({"kind", *self.required, *self.decides, *self.runtime, *DETECTION})
 
 
-KINDS: Mapping[str, Kind] = {
-    "organism": Kind(),
+REWRITER_KINDS: Mapping[str, RewriterKind] = {
+    "organism": RewriterKind(),
     # The endpoint is reached as a judge's is.
-    "openai": Kind(
+    "openai": RewriterKind(
         required=("model",),
         decides={"temperature": 0.0, "max_tokens": 2048},
         runtime=endpoint_settings.DEFAULTS,
@@ -60,7 +60,7 @@ KINDS: Mapping[str, Kind] = {
 
 def identity_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what of a rewriter's config entry decides the rows, with defaults filled in."""
-    kind = KINDS[entry["kind"]]
+    kind = REWRITER_KINDS[entry["kind"]]
     deciding = ("kind", *kind.required, *kind.decides, *DETECTION)
     given = {key: entry[key] for key in deciding if key in entry}
     return {**DETECTION, **kind.decides, **given}
@@ -68,7 +68,7 @@ def identity_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def runtime_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the rest of the entry, with defaults filled in."""
-    defaults = KINDS[entry["kind"]].runtime
+    defaults = REWRITER_KINDS[entry["kind"]].runtime
     return {key: entry.get(key, default) for key, default in defaults.items()}
 
 

@@ -8,7 +8,7 @@ from tabulate import tabulate
 from implicit_tuning.experiment.costs.endpoint_calls import Calls
 from implicit_tuning.experiment.costs.estimate import Costs, StageCosts
 from implicit_tuning.experiment.costs.hardware import GB
-from implicit_tuning.experiment.costs.rates import Kind, Measured
+from implicit_tuning.experiment.costs.rates import JobKind, Measured
 from implicit_tuning.experiment.costs.storage import Storage
 
 HEADER = ("stage", "nodes", "built", "to do", "tokens", "core time", "GPU time")
@@ -16,7 +16,7 @@ MILLION = 1e6
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-def describe(costs: Costs) -> str:
+def describe_costs(costs: Costs) -> str:
     """Table by stage of what is to do, what it takes in all, and what was assumed."""
     rows = [_row(stage) for stage in costs.stages]
     columns = ("nodes", "built", "waiting", "cpu_hours", "gpu_hours")
@@ -90,7 +90,7 @@ def _calls(calls: Calls) -> str:
     return line if calls.max_usd is None else f"{line}; max_usd stops at {calls.max_usd:,.2f}"
 
 
-def _measured(kind: Kind, known: Measured) -> str:
+def _measured(kind: JobKind, known: Measured) -> str:
     stage, device, engine = kind
     how = f" with {engine} on {device}" if engine else ""
     return (

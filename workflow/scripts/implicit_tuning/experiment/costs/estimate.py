@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from implicit_tuning.experiment.costs.assumptions import Assumed
 from implicit_tuning.experiment.costs.endpoint_calls import Calls, calls_of
 from implicit_tuning.experiment.costs.hardware import Hardware, hardware_of, threads_of
-from implicit_tuning.experiment.costs.makespan import Job, makespan
-from implicit_tuning.experiment.costs.rates import Kind, Measured, Rates, kind_of, measure
+from implicit_tuning.experiment.costs.makespan import PlannedJob, makespan
+from implicit_tuning.experiment.costs.rates import JobKind, Measured, Rates, kind_of, measure
 from implicit_tuning.experiment.costs.storage import Storage, storage_of
 from implicit_tuning.experiment.costs.workload import Work, Workload
 from implicit_tuning.experiment.plan import Plan, is_built, pending
@@ -62,7 +62,7 @@ class Costs:
     wall_seconds: float | None
     storage: Storage
     calls: list[Calls]
-    measured: Mapping[Kind, Measured]
+    measured: Mapping[JobKind, Measured]
     assumed: list[str]
 
     @property
@@ -97,10 +97,10 @@ def estimate_costs(plan: Plan, paths: NodePaths) -> Costs:
     )
 
 
-def _job(node: Node, work: Work, rates: Rates) -> Job:
+def _job(node: Node, work: Work, rates: Rates) -> PlannedJob:
     cores = work.processes * (rates.threads if node.stage in THREADED else 1)
     gpus = work.processes if work.device == "cuda" else 0
-    return Job(rates.seconds(node, work), cores, gpus)
+    return PlannedJob(rates.seconds(node, work), cores, gpus)
 
 
 def _stage(
@@ -108,7 +108,7 @@ def _stage(
     plan: Plan,
     paths: NodePaths,
     works: Mapping[Node, Work],
-    jobs: Mapping[Node, Job],
+    jobs: Mapping[Node, PlannedJob],
 ) -> StageCosts:
     nodes = plan.stage(stage)
     waiting = [node for node in nodes if node in works]
@@ -125,7 +125,7 @@ def _stage(
     )
 
 
-def _held(job: Job, gpus: bool) -> float:
+def _held(job: PlannedJob, gpus: bool) -> float:
     """Seconds of cores, or of GPUs; a job on a GPU counts for that alone."""
     if gpus:
         return job.seconds * job.gpus

@@ -9,7 +9,7 @@ from implicit_tuning.nodes.node import Node
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """How long a node takes, and the cores or GPUs that it holds meanwhile."""
 
     seconds: float
@@ -17,7 +17,7 @@ class Job:
     gpus: int
 
 
-def makespan(jobs: Mapping[Node, Job], cores: int, gpus: int) -> float:
+def makespan(jobs: Mapping[Node, PlannedJob], cores: int, gpus: int) -> float:
     """Seconds from the first start to the last end, each job as soon as it can.
 
     Jobs wait for their upstream jobs, then for cores and GPUs in the order in which they became
@@ -53,7 +53,7 @@ class _Pool:
         self._running: list[tuple[float, int, Node, str, int]] = []
         self._started = 0
 
-    def enter(self, node: Node, job: Job) -> None:
+    def enter(self, node: Node, job: PlannedJob) -> None:
         kind = "gpus" if job.gpus else "cores"
         wanted = min(job.gpus or job.cores, self._all[kind])
         self._ready[kind].append((node, job.seconds, wanted))

@@ -16,10 +16,10 @@ from implicit_tuning.reporting.usage import usage_by_stage
 MB, GIGA, TERA, MILLI = 1e6, 1e9, 1e12, 1e-3
 BENCHMARK_FILE = "benchmark.tsv"
 # Stage, device and engine: jobs of one kind are measured together.
-Kind = tuple[str, str, str]
+JobKind = tuple[str, str, str]
 
 
-def kind_of(node: Node, work: Work) -> Kind:
+def kind_of(node: Node, work: Work) -> JobKind:
     """What a job is measured together with."""
     return node.stage, work.device, work.engine
 
@@ -45,7 +45,7 @@ class Rates:
     hardware: Hardware
     threads: int
     assumed: Assumed
-    measured: Mapping[Kind, Measured] = field(default_factory=dict)
+    measured: Mapping[JobKind, Measured] = field(default_factory=dict)
 
     def seconds(self, node: Node, work: Work) -> float:
         """Wall time of one job; NaN for one on GPUs that the hardware does not describe."""
@@ -96,12 +96,12 @@ def _start(work: Work) -> str:
 
 def measure(
     plan: Plan, paths: NodePaths, hardware: Hardware, stages: Collection[str]
-) -> dict[Kind, Measured]:
+) -> dict[JobKind, Measured]:
     """What the benchmark files of finished jobs of these stages tell of each kind of job."""
     workload = Workload(plan, paths, Assumed())
     rates = Rates(hardware, threads_of(plan.config, hardware), Assumed())
-    folders: dict[Kind, dict[str, Path]] = {}
-    modelled: dict[Kind, float] = {}
+    folders: dict[JobKind, dict[str, Path]] = {}
+    modelled: dict[JobKind, float] = {}
     for node in (node for node in plan.nodes.values() if node.stage in stages):
         if folder := _measured_folder(node, paths):
             work = workload.of(node)

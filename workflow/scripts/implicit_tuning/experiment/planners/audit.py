@@ -9,7 +9,7 @@ from implicit_tuning.experiment.planners.tables import (
     TABLE_LIBRARIES,
     calibration_source,
 )
-from implicit_tuning.judging.kinds import KINDS
+from implicit_tuning.judging.kinds import JUDGE_KINDS
 from implicit_tuning.nodes.code import PACKAGE, SCRIPTS, Code
 from implicit_tuning.nodes.digests import DigestMemory, model_files
 from implicit_tuning.nodes.node import Node, Source
@@ -40,7 +40,7 @@ def add_audit(plan: Plan, digests: DigestMemory) -> None:
         "label": config.label,
         "evaluation": config.evaluation,
         "judge": judge_words(config),
-        "judge_is_truth": KINDS[config.judges[config.judge]["kind"]].truth,
+        "judge_is_truth": JUDGE_KINDS[config.judges[config.judge]["kind"]].truth,
         "titles": dict(audit["titles"]),
         "notes": list(audit["notes"]),
         "missing": list(audit["missing"]),

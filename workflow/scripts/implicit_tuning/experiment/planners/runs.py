@@ -15,7 +15,7 @@ from implicit_tuning.generation.engines.kinds import generation_code
 from implicit_tuning.generation.guards import kinds as guards
 from implicit_tuning.judging.kinds import (
     ALWAYS,
-    KINDS,
+    JUDGE_KINDS,
     LENGTH_CONTROL_LIBRARIES,
     comparison_settings,
     identity_settings,
@@ -153,7 +153,7 @@ class RunPlanner(SourcePlanner):
         base, adaptation, *others = run.levels
         guard = guards.identity_settings(self.plan.adaptations[name]["guard"])
         levels, own = (base, name, *others), {"generator": name, "guard": guard}
-        if guards.KINDS[guard["kind"]].decodes:
+        if guards.GUARD_KINDS[guard["kind"]].decodes:
             code = guards.guard_code(guard["kind"], run.code)
             return replace(run, levels=levels, code=code, settings={**run.settings, **own})
         folder, embedding, libraries = self.embedder()
@@ -207,7 +207,7 @@ class RunPlanner(SourcePlanner):
             "instructions": self.formatted(evaluation),
             **self._judges_own_files(judge),
         }
-        kind = KINDS[judge["kind"]]
+        kind = JUDGE_KINDS[judge["kind"]]
         # The script only chooses the judge; the identity is that of the chosen one and of the door.
         modules = (f"{PACKAGE}.judging.alpaca", f"{PACKAGE}.judging.judges.{judge['kind']}")
         libraries = LENGTH_CONTROL_LIBRARIES if judge.get("length_controlled") else ()
@@ -222,7 +222,7 @@ class RunPlanner(SourcePlanner):
         return self.plan.add(Node("judge", levels, code, settings, upstream, runtime, kept))
 
     def _judges_own_files(self, judge: Mapping) -> dict[str, Node | Source]:
-        kind, files = KINDS[judge["kind"]], {}
+        kind, files = JUDGE_KINDS[judge["kind"]], {}
         if kind.loads_base:
             files["judge"] = self.base(judge["base"])
         if kind.own_model:

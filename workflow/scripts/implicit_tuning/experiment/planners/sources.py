@@ -137,7 +137,7 @@ class SourcePlanner:
 def _rephrased(node: Node, rewriter: Mapping) -> Node:
     """A format node that also has responses rewritten."""
     name = rewriter["kind"]
-    kind = rewriters.KINDS[name]
+    kind = rewriters.REWRITER_KINDS[name]
     roots = (*node.code.roots, f"{PACKAGE}.data.rephrasing", f"{PACKAGE}.data.rewriters.{name}")
     settings = rewriters.identity_settings(rewriter)
     # A rewrite is kept by what was asked and who was: not by which responses are given to rewrite.

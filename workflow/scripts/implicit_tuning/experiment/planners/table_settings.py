@@ -8,7 +8,7 @@ from implicit_tuning.analysis import paper
 from implicit_tuning.analysis.paper import in_order
 from implicit_tuning.experiment.config import Config, ConfigError, merge
 from implicit_tuning.experiment.planners.runs import reference_of, rule_settings
-from implicit_tuning.judging.kinds import KINDS
+from implicit_tuning.judging.kinds import JUDGE_KINDS
 from implicit_tuning.nodes.code import PACKAGE, module_path
 
 # The paper's instructions, as config/datasets.yaml names them.
@@ -30,7 +30,7 @@ def judging(config: Config, adaptations: Iterable[str]) -> dict[str, Any]:
     return {
         "reference": config.reference,
         "references": {name: other for name, other in own.items() if other != config.reference},
-        "judge_is_truth": KINDS[config.judges[config.judge]["kind"]].truth,
+        "judge_is_truth": JUDGE_KINDS[config.judges[config.judge]["kind"]].truth,
     }
 
 

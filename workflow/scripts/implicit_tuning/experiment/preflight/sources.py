@@ -23,7 +23,7 @@ NO_HEAD = frozenset({405, 501})
 
 
 @dataclass(frozen=True)
-class Source:
+class RemoteSource:
     """A data set or model that a plan still has to fetch.
 
     Attributes:
@@ -52,10 +52,10 @@ class Source:
         return pinned["records"] == self.entry.get("rows")
 
 
-def sources_of(waiting: Iterable[Node], config: Config) -> list[Source]:
+def sources_of(waiting: Iterable[Node], config: Config) -> list[RemoteSource]:
     """What nodes that wait fetch from elsewhere."""
     sources = [
-        Source(*_entry(node, config), node)
+        RemoteSource(*_entry(node, config), node)
         for node in waiting
         if node.stage in ("download", "fetch")
     ]
@@ -74,7 +74,7 @@ def _entry(node: Node, config: Config) -> tuple[str, Mapping]:
     )
 
 
-def missing_tokens(sources: Iterable[Source]) -> Iterator[str]:
+def missing_tokens(sources: Iterable[RemoteSource]) -> Iterator[str]:
     """Gated sources, where there is no token; and a token that can be none."""
     sources = list(sources)
     token = os.environ.get("HF_TOKEN", "")
@@ -88,7 +88,7 @@ def missing_tokens(sources: Iterable[Source]) -> Iterator[str]:
         )
 
 
-def _without_token(sources: Iterable[Source]) -> list[Source]:
+def _without_token(sources: Iterable[RemoteSource]) -> list[RemoteSource]:
     gated = [source for source in sources if source.is_hub and source.entry.get("gated")]
     return [] if not gated or has_token() else gated
 
@@ -100,7 +100,7 @@ def has_token() -> bool:
     return bool(os.environ.get("HF_TOKEN", "").strip()) or Path(constants.HF_TOKEN_PATH).is_file()
 
 
-def not_locked(sources: Iterable[Source]) -> Iterator[str]:
+def not_locked(sources: Iterable[RemoteSource]) -> Iterator[str]:
     """Sources of the hub whose bytes are not pinned."""
     for source in sources:
         if source.is_hub and not source.is_locked:
@@ -112,7 +112,7 @@ def not_locked(sources: Iterable[Source]) -> Iterator[str]:
             )
 
 
-def unreachable(sources: Iterable[Source]) -> list[str]:
+def unreachable(sources: Iterable[RemoteSource]) -> list[str]:
     """Sources that do not answer one request about them, each with the reason.
 
     Those that lack a token are left to `missing_tokens`.
@@ -124,11 +124,11 @@ def unreachable(sources: Iterable[Source]) -> list[str]:
         return [problem for problem in threads.map(_problem_of, asked) if problem is not None]
 
 
-def _problem_of(source: Source) -> str | None:
+def _problem_of(source: RemoteSource) -> str | None:
     return _hub_problem(source) if source.is_hub else _url_problem(source)
 
 
-def _hub_problem(source: Source) -> str | None:
+def _hub_problem(source: RemoteSource) -> str | None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
@@ -160,7 +160,7 @@ def _explain(error: Exception, file: str) -> str:
     return f"no answer ({reason}): try again with a connection, or give a local 'path'"
 
 
-def _url_problem(source: Source) -> str | None:
+def _url_problem(source: RemoteSource) -> str | None:
     address = source.entry["url"]["address"]
     request = urllib.request.Request(address, method="HEAD")
     try:

@@ -13,7 +13,7 @@ NEAR = "near"
 
 
 @dataclass(frozen=True)
-class Kind:
+class GuardKind:
     """A kind of guard.
 
     Attributes:
@@ -28,12 +28,12 @@ class Kind:
     libraries: tuple[str, ...] = ()
 
 
-KINDS: Mapping[str, Kind] = {
-    "template": Kind(frozenset({"pattern", "text"}), frozenset({"start"}), decodes=True),
-    "grammar": Kind(
+GUARD_KINDS: Mapping[str, GuardKind] = {
+    "template": GuardKind(frozenset({"pattern", "text"}), frozenset({"start"}), decodes=True),
+    "grammar": GuardKind(
         frozenset(), frozenset({*GRAMMARS, "file"}), decodes=True, libraries=("llguidance",)
     ),
-    "refusal": Kind(frozenset({"text"}), frozenset({"threshold"}), decodes=False),
+    "refusal": GuardKind(frozenset({"text"}), frozenset({"threshold"}), decodes=False),
 }
 
 
@@ -41,7 +41,7 @@ def guard_code(kind: str, below: Code) -> Code:
     """The code that decides a guard's answers: its own, and the modules that it works with."""
     modules = (root for root in below.roots if root.startswith(PACKAGE))
     roots = ("guard", f"{PACKAGE}.generation.guards.{kind}", *modules)
-    return Code(roots, (*below.libraries, *KINDS[kind].libraries))
+    return Code(roots, (*below.libraries, *GUARD_KINDS[kind].libraries))
 
 
 def identity_settings(guard: Mapping) -> dict:

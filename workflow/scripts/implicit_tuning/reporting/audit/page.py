@@ -11,7 +11,7 @@ from implicit_tuning.reporting.audit.measures import Inputs, measure
 from implicit_tuning.reporting.audit.verdict import RULE, decide, percent, points
 from implicit_tuning.reporting.page.build import Page, render
 from implicit_tuning.reporting.page.provenance import Provenance
-from implicit_tuning.reporting.tables.comparisons import read_comparison, with_judge
+from implicit_tuning.reporting.tables.comparisons import read_result, with_judge
 
 PAGE_FILE = "audit.html"
 NUMBERS_FILE = "audit.json"
@@ -100,7 +100,7 @@ def write_audit(
     return verdict.sentence
 
 
-def describe(content: Mapping) -> str:
+def describe_audit(content: Mapping) -> str:
     """The verdict of an audit.json, for the terminal."""
     verdict = content["verdict"]
     lines = [verdict["sentence"], verdict["numbers"], content["judge_note"], *content["notes"]]
@@ -126,7 +126,7 @@ def _judge_note(audit: Audit, inputs: Inputs, roles: Mapping, calibration: Path 
     if audit.judge_is_truth:
         return "The judge knows the true answers."
     name = roles["comparisons"]["audited"].partition("/")[2]
-    run = read_comparison(name, inputs.comparisons["audited"])
+    run = read_result(name, inputs.comparisons["audited"])
     known = with_judge("", {(run.judge, run.base, run.adaptation): [run]}, False, calibration)
     return f"{known[:1].upper()}{known[1:]}: its verdicts are one model's opinion."
 

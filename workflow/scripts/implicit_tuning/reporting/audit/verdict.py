@@ -23,7 +23,7 @@ CHANCE = 50.0  # the win rate of a run that is as good as its reference
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AuditVerdict:
     """What an audit found.
 
     Attributes:
@@ -45,7 +45,7 @@ class Verdict:
 
 def decide(
     win_rates: list[Mapping], titles: Mapping[str, str], evaluation: str, judge: str
-) -> Verdict:
+) -> AuditVerdict:
     """The verdict on measured win rates.
 
     Args:
@@ -64,7 +64,7 @@ def decide(
     measured, line = (row["difference"], 0.0) if against == "base" else (row["audited"], CHANCE)
     side = "above" if measured["low"] > line else "below" if measured["high"] < line else "across"
     words = {"run": titles["audited"], "reference": titles["reference"], "n": measured["n"]}
-    return Verdict(
+    return AuditVerdict(
         against=against,
         outcome={"above": "better", "below": "worse", "across": "no difference"}[side],
         region=row["region"],

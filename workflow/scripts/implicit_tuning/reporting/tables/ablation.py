@@ -20,7 +20,7 @@ from implicit_tuning.reporting.tables.comparisons import (
 )
 from implicit_tuning.reporting.tables.layout import Table, counted, measured
 
-COLUMNS = [
+TABLE_COLUMNS = [
     "base",
     "adaptation",
     "setting",
@@ -98,7 +98,7 @@ def build(
         }
         for group, runs in groups.items()
     ]
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"n_comparisons": "Int64"})
+    frame = pd.DataFrame(rows, columns=TABLE_COLUMNS).astype({"n_comparisons": "Int64"})
     return Table(frame, _caption(label, title, setting, baseline, len(differences)))
 
 

@@ -24,7 +24,7 @@ TASKS = ("mbpp", "gsm8k", "poetry", "recipes")
 # A lift below this many points is none: what the paper says of chess, whose rate on OLMo-7B is 1.6
 # points above the base's.
 NO_LIFT = 5.0
-COLUMNS = [
+TABLE_COLUMNS = [
     "base",
     "claim",
     "adaptation",
@@ -109,7 +109,7 @@ def build(
         for judge, base in dict.fromkeys(group[:2] for group in groups)
         for row in _rows(judge, base, groups, paper_bases.get(base), circumstances)
     ]
-    return Table(pd.DataFrame(rows, columns=COLUMNS), _caption(label, rows))
+    return Table(pd.DataFrame(rows, columns=TABLE_COLUMNS), _caption(label, rows))
 
 
 def _rows(

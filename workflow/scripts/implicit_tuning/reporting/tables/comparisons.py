@@ -49,7 +49,7 @@ Group = tuple[str, str, str]  # judge, base, adaptation
 Groups = dict[Group, list[ComparisonResult]]
 
 
-def read_comparison(name: str, folder: Path) -> ComparisonResult:
+def read_result(name: str, folder: Path) -> ComparisonResult:
     """Reads `annotations.jsonl` and `summary.json` of a comparison's data folder.
 
     `name` is the levels of the comparison's node, joined by "/": base, adaptation, seed ("none"
@@ -76,7 +76,7 @@ def read_groups(
     """
     folders = dict(inputs)
     calibration = folders.pop("calibration", None)
-    comparisons = [read_comparison(name, folder) for name, folder in folders.items()]
+    comparisons = [read_result(name, folder) for name, folder in folders.items()]
     return grouped(comparisons, adaptations), calibration
 
 

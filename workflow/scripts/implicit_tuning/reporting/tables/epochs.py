@@ -8,10 +8,10 @@ import pandas as pd
 
 from implicit_tuning.analysis.epochs import margin_of
 from implicit_tuning.analysis.statistics import summarise
-from implicit_tuning.reporting.tables.comparisons import ComparisonResult, read_comparison
+from implicit_tuning.reporting.tables.comparisons import ComparisonResult, read_result
 from implicit_tuning.reporting.tables.layout import Table, counted, measured
 
-COLUMNS = [
+TABLE_COLUMNS = [
     "base",
     "adaptation",
     "seed",
@@ -63,7 +63,7 @@ def build(
                 f"tried; tried were {sorted(candidates)}"
             )
         rows += _rows(candidates, adaptation, chosen)
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"compared_with_epochs": "Int64"})
+    frame = pd.DataFrame(rows, columns=TABLE_COLUMNS).astype({"compared_with_epochs": "Int64"})
     return Table(frame, _caption(label))
 
 
@@ -76,7 +76,7 @@ def _candidates(
         stage, _, levels = name.partition("/")
         if stage != "judge":
             continue
-        result = read_comparison(levels, folder)
+        result = read_result(levels, folder)
         if result.adaptation not in sweep:
             raise ValueError(f"{name}: {result.adaptation!r} is no run of the sweep over epochs")
         adaptation, epochs = sweep[result.adaptation]

@@ -14,7 +14,7 @@ from implicit_tuning.reporting.tables.layout import Table, counted
 COUNT = 8
 # Characters of an answer in the Markdown; the .csv has all of it.
 SHOWN = 400
-COLUMNS = [
+TABLE_COLUMNS = [
     "base",
     "index",
     "family",
@@ -56,7 +56,7 @@ def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) ->
         for outputs, verdicts in [_read_run(run, inputs)]
         for instruction in chosen
     ]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame = pd.DataFrame(rows, columns=TABLE_COLUMNS)
     places = {row["index"]: place for place, row in enumerate(chosen)}
     bases = list(dict.fromkeys(frame["base"]))
     # Stable, so that adaptations stay in their order below each instruction.

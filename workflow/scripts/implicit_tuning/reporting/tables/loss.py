@@ -11,7 +11,7 @@ from implicit_tuning.reporting.tables.layout import Table, measured
 
 LEVELS = ["base", "adaptation", "seed"]
 HISTORY_COLUMNS = [*LEVELS, "epoch", "update", "loss"]
-COLUMNS = [
+TABLE_COLUMNS = [
     "base",
     "adaptation",
     "epochs",
@@ -49,7 +49,7 @@ def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) ->
         {"base": base, "adaptation": adaptation, **_summary(runs)}
         for (base, adaptation), runs in history.groupby(["base", "adaptation"], sort=False)
     ]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame = pd.DataFrame(rows, columns=TABLE_COLUMNS)
     return Table(frame, _caption(label, frame), extra={"history": history}, decimals=DECIMALS)
 
 

@@ -27,7 +27,7 @@ from implicit_tuning.reporting.tables.comparisons import (
 )
 from implicit_tuning.reporting.tables.layout import MEAN, Table, counted, measured
 
-COLUMNS = [
+TABLE_COLUMNS = [
     "base",
     "adaptation",
     "seed",
@@ -102,7 +102,7 @@ def build(
         rows.append(
             common | _mean_row(runs, common["note"]) | tests.get((judge, base, adaptation), {})
         )
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"n_comparisons": "Int64"})
+    frame = pd.DataFrame(rows, columns=TABLE_COLUMNS).astype({"n_comparisons": "Int64"})
     return Table(frame, _caption(label, groups, len(tests)))
 
 

@@ -19,7 +19,7 @@ from implicit_tuning.reporting.tables.comparisons import (
 )
 from implicit_tuning.reporting.tables.layout import Table, counted
 
-COLUMNS = [
+TABLE_COLUMNS = [
     "base",
     "adaptation",
     "win_rate",
@@ -81,7 +81,9 @@ def build(
         _order(judge, base, ordered, paper_bases[base] or "")
         for judge, base in dict.fromkeys(group[:2] for group in ordered)
     ]
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"rank": "Int64", "paper_rank": "Int64"})
+    frame = pd.DataFrame(rows, columns=TABLE_COLUMNS).astype(
+        {"rank": "Int64", "paper_rank": "Int64"}
+    )
     return Table(frame, _caption(label, frame, orders, circumstances))
 
 

@@ -16,7 +16,7 @@ from implicit_tuning.reporting.tables.layout import PUBLISHED, Table, counted, m
 SCORES_FILE = "scores.jsonl"
 BASELINE = "base"
 PAPER = {f"{PUBLISHED}{base.replace('-', '_')}": rates for base, rates in RANKED_RIGHT.items()}
-COLUMNS = [
+TABLE_COLUMNS = [
     "base",
     "adaptation",
     "ranked_right",
@@ -88,7 +88,7 @@ def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) ->
         }
         for (base, adaptation), matrix in matrices.items()
     ]
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"n_comparisons": "Int64"})
+    frame = pd.DataFrame(rows, columns=TABLE_COLUMNS).astype({"n_comparisons": "Int64"})
     return Table(frame, _caption(rankings, label, len(differences)))
 
 
