@@ -435,7 +435,7 @@ def test_a_job_that_ends_while_a_data_set_resolves_keeps_its_descendants(checkou
     targets = [judged, formatted, node(CHESS), node("table/main"), node("table/paper")]
     # Format waits for the judge's manifest; the judge's process ends only after format did.
     scripts = checkout.folder / "workflow/scripts"
-    machinery = scripts / "implicit_tuning/nodes/artifact.py"
+    machinery = scripts / "implicit_tuning/nodes/job.py"
     entered = "    code = _unchanged_code(node)\n"
     assert entered in machinery.read_text()
     held = '    if node["stage"] == "format":\n' + textwrap.indent(wait_for(judged), "    ")

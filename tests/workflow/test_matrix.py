@@ -2,7 +2,7 @@
 
 A row is a list of steps from the finished smallest experiment. A step is a change and the jobs of
 the run after it. When a row is done, config and code are put back, and the way back may only
-publish: what was built before still stands.
+copy to stable names: what was built before still exists.
 
 A run that fails must leave the published tables as they were, all of one config, and never be
 followed by a run that ends well before the mend. Other faults: test_faults.py.
@@ -116,7 +116,8 @@ QUICK = {
     # One that many stages import, one of a single stage, and one of the machinery.
     "modules renamed and moved": [
         then(all_of(rename("implicit_tuning/models/chat", "implicit_tuning/training/dialogue"),
-                    rename("implicit_tuning/generation/generate", "implicit_tuning/engines/aaa"))),
+                    rename("implicit_tuning/generation/generate", "implicit_tuning/answers/aaa"),
+                    rename("implicit_tuning/nodes/artifact", "implicit_tuning/nodes/zzz"))),
     ],
     "captions reworded": [then(reword_captions)],
     "formatter rewritten, same bytes": [
@@ -153,8 +154,11 @@ LONG = {
     "page of the report": [then(edit_page, **COPYING)],
     "modules that decide no result": [
         then(logic(*(f"implicit_tuning/{name}" for name in (
-            "plan", "plan_runs", "plan_tables", "planning", "config", "config_checks",
-            "publication", "upkeep", "explain", "preview")))),
+            "experiment/plan", "experiment/planners/runs", "experiment/planners/tables",
+            "experiment/planners/table_settings", "experiment/planners/all_nodes",
+            "experiment/config", "experiment/config_reading", "experiment/config_checks",
+            "experiment/stable_names", "commands/upkeep", "commands/explain", "nodes/job",
+            "nodes/code", "nodes/node", "nodes/api", "models/api")))),
     ],
     "style of the figures": [then(logic("implicit_tuning/reporting/figures/style"), figure=2, **COPYING)],
     "logic of tables": [then(logic("implicit_tuning/reporting/tables/layout"), **ALL_TABLES)],
@@ -163,7 +167,7 @@ LONG = {
         then(logic("shuffle"), shuffle=1, judge=1, **COMPARED),
     ],
     "logic of generation": [then(logic("implicit_tuning/generation/generate"), **ALL_ANSWERS)],
-    # generation, engines/transformers_engine, engines/rule_rows, rule_adapter
+    # generate, engines/transformers_engine, engines/rule_rows, rule_adapter
     "logic three imports down": [then(logic("implicit_tuning/models/rule_adapter"), **ALL_ANSWERS)],
     "logic of training": [then(logic("implicit_tuning/training/run"), **ALL_TRAINED)],
     "logic of the sources, same bytes": [

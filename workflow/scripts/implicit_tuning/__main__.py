@@ -5,8 +5,9 @@ import os
 import sys
 from importlib import import_module
 
-# Module of each command below `commands`, and what it does. The module has `add_arguments(parser)` and
-# `run(arguments)`, which returns the exit status. It is imported when its command is asked for.
+# Module of each command below `commands`, and what it does. The module has `run(arguments)`, which
+# returns the exit status, and `add_arguments(parser)` unless the config is all that it can be told. It
+# is imported when its command is asked for.
 COMMANDS = {
     "plan": ("plan", "what is built, what is left to do, and what that takes: time, disk, calls"),
     "check": (
@@ -80,8 +81,12 @@ def _parser(asked: list[str]) -> argparse.ArgumentParser:
     for name, (module, purpose) in COMMANDS.items():
         sub = commands.add_parser(name, help=purpose, description=purpose)
         if name in asked:
+            from implicit_tuning.commands.planned import add_config_arguments
+
             command = import_module(f"implicit_tuning.commands.{module}")
-            command.add_arguments(sub)
+            add_config_arguments(sub)
+            if hasattr(command, "add_arguments"):
+                command.add_arguments(sub)
             sub.set_defaults(run=command.run)
     return parser
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 
 from implicit_tuning.commands.judge import add_judge_argument, judge_of, planned_with_judge
-from implicit_tuning.commands.planned import add_config_arguments
 from implicit_tuning.judging.alpaca import judge_outputs
 from implicit_tuning.judging.calibration import (
     MEANINGS,
@@ -29,7 +28,6 @@ from implicit_tuning.reporting.figures.calibration import calibration_figure
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     add_judge_argument(parser)
     parser.add_argument(
         "--annotations",

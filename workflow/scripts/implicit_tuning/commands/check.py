@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from implicit_tuning.commands.planned import RESULTS, add_config_arguments, planned
+from implicit_tuning.commands.planned import RESULTS, planned
 from implicit_tuning.experiment.config import ConfigError
 from implicit_tuning.experiment.preflight.checks import preflight
 from implicit_tuning.experiment.preflight.machine import unwritable
@@ -13,7 +13,6 @@ from implicit_tuning.remote.lockfile import LockError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     parser.add_argument(
         "--cluster",
         action="store_true",

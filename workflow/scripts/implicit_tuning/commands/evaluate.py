@@ -3,13 +3,12 @@
 import argparse
 
 from implicit_tuning.commands.judge import describe_comparison, read_comparison
-from implicit_tuning.commands.planned import add_config_arguments, add_model_argument, raw_config
+from implicit_tuning.commands.planned import add_model_argument, raw_config
 from implicit_tuning.commands.single_run import build, request_evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     add_model_argument(parser)
     parser.add_argument(
         "--reference", required=True, metavar="MODEL", help="the model it is judged against"

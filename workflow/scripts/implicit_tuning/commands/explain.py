@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from implicit_tuning.commands.planned import add_config_arguments, planned
+from implicit_tuning.commands.planned import planned
 from implicit_tuning.experiment.plan import Plan
 from implicit_tuning.nodes.artifact import is_released, read_manifest
 from implicit_tuning.nodes.node import (
@@ -19,7 +19,6 @@ from implicit_tuning.nodes.node import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     parser.add_argument("node", help="name of a node, as in its path, or the start of names")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from implicit_tuning.analysis.statistics import summarise
-from implicit_tuning.commands.planned import add_config_arguments, planned
+from implicit_tuning.commands.planned import planned
 from implicit_tuning.data.reading import read_rows
 from implicit_tuning.experiment.plan import Plan
 from implicit_tuning.judging.alpaca import Comparison, judge_outputs, write_comparison
@@ -30,7 +30,6 @@ class OtherComparison(ValueError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     rows = "rows with instruction, output and generator, as AlpacaEval's; .json or .jsonl"
     parser.add_argument("--outputs", type=Path, required=True, metavar="FILE", help=rows)
     parser.add_argument(

@@ -2,14 +2,9 @@
 
 import argparse
 
-from implicit_tuning.commands.planned import add_config_arguments, planned
+from implicit_tuning.commands.planned import planned
 from implicit_tuning.experiment.costs.cost_table import describe_costs
 from implicit_tuning.experiment.costs.estimate import estimate_costs
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    add_config_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pandas as pd
 
-from implicit_tuning.commands.planned import add_config_arguments, planned
+from implicit_tuning.commands.planned import planned
 from implicit_tuning.experiment.plan import MEASURING, Plan, is_built
 from implicit_tuning.nodes.artifact import require_whole
 from implicit_tuning.nodes.node import Node, NodePaths, Source
@@ -13,11 +13,6 @@ from implicit_tuning.reporting.tables import main
 from implicit_tuning.reporting.tables.layout import MEAN, counted, readable
 
 MEASURES = {"judge": "comparisons", "rank": "rankings", "similarity": "similarities"}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    add_config_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

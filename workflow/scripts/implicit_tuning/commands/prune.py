@@ -4,12 +4,11 @@ import argparse
 import shutil
 
 from implicit_tuning.commands import upkeep
-from implicit_tuning.commands.planned import add_config_arguments, planned
+from implicit_tuning.commands.planned import planned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     parser.add_argument("--force", action="store_true", help="delete what is listed")
 
 

@@ -5,12 +5,7 @@ import subprocess
 import sys
 
 from implicit_tuning.commands import upkeep
-from implicit_tuning.commands.planned import DEFAULT_CONFIG, add_config_arguments, planned
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    add_config_arguments(parser)
+from implicit_tuning.commands.planned import DEFAULT_CONFIG, planned
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,13 +2,12 @@
 
 import argparse
 
-from implicit_tuning.commands.planned import add_config_arguments, add_model_argument, raw_config
+from implicit_tuning.commands.planned import add_model_argument, raw_config
 from implicit_tuning.commands.single_run import Finetune, build, request_finetune
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     parser.add_argument("way", choices=["instruction", "response", "task"])
     add_model_argument(parser)
     parser.add_argument(

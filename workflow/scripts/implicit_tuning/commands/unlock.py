@@ -5,12 +5,6 @@ import subprocess
 import sys
 
 from implicit_tuning.commands import upkeep
-from implicit_tuning.commands.planned import add_config_arguments
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    add_config_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

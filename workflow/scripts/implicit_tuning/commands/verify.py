@@ -3,12 +3,7 @@
 import argparse
 
 from implicit_tuning.commands import upkeep
-from implicit_tuning.commands.planned import add_config_arguments, planned
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    add_config_arguments(parser)
+from implicit_tuning.commands.planned import planned
 
 
 def run(arguments: argparse.Namespace) -> int:

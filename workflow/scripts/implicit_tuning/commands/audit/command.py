@@ -14,7 +14,7 @@ from implicit_tuning.commands.audit.base_config import choose_config
 from implicit_tuning.commands.audit.model_place import NotAuditable
 from implicit_tuning.commands.audit.request import Asked, request_audit
 from implicit_tuning.commands.lock.command import LOCK_FILE, lock_missing
-from implicit_tuning.commands.planned import RESULTS, add_config_arguments
+from implicit_tuning.commands.planned import RESULTS
 from implicit_tuning.commands.single_run import write_request
 from implicit_tuning.experiment.config import ConfigError
 from implicit_tuning.experiment.config_reading import load_config, read_config, read_raw
@@ -43,7 +43,6 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     model = (
         "a run of the config as base/adaptation/seed, a checkpoint folder, or owner/name of the hub"
     )

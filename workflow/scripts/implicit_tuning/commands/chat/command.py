@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from implicit_tuning.commands.chat.display import open_display
 from implicit_tuning.commands.named_runs import checked_folder, find_run, require_model, run_name
-from implicit_tuning.commands.planned import add_config_arguments, planned, snakemake_options
+from implicit_tuning.commands.planned import planned, snakemake_options
 from implicit_tuning.experiment.plan import Plan
 from implicit_tuning.experiment.planners.runs import rule_settings
 from implicit_tuning.nodes.node import NodePaths
@@ -31,7 +31,6 @@ COMMANDS = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "run", nargs="?", metavar="RUN", help="base/adaptation/seed; base/rules and base/base too"

@@ -6,17 +6,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from implicit_tuning.commands.lock.lookup import resolve_dataset, resolve_model
-from implicit_tuning.commands.planned import add_config_arguments, planned
+from implicit_tuning.commands.planned import planned
 from implicit_tuning.experiment.plan import Plan
 from implicit_tuning.experiment.preflight.sources import RemoteSource, sources_of
 from implicit_tuning.remote.lockfile import LockError, Pin, lock_name, write_pins
 
 LOCK_FILE = Path("config", "lock.yaml")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    add_config_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from implicit_tuning.commands.named_runs import find_run, require_model, run_name
-from implicit_tuning.commands.planned import add_config_arguments, planned, snakemake_options
+from implicit_tuning.commands.planned import planned, snakemake_options
 from implicit_tuning.commands.publish.ingredients import free_entries, ingredients
 from implicit_tuning.commands.publish.licences import (
     Ingredient,
@@ -51,7 +51,6 @@ class NothingToPublish(LookupError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    add_config_arguments(parser)
     parser.add_argument("run", metavar="RUN", help="base/adaptation/seed of a finetuned run")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="where on the hub")
     parser.add_argument("--yes", action="store_true", help="send it, with the token in HF_TOKEN")
