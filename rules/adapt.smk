@@ -9,7 +9,7 @@ rule finetune:
         manifests=upstream_of("finetune"),
     output:
         manifest=marker_output("finetune", "manifest.json"),
-        weights=marker_output("finetune", WEIGHTS_MARK),
+        weights=marker_output("finetune", WEIGHTS_MARKER),
     log:
         file_of("finetune", "job.log"),
     benchmark:
@@ -54,7 +54,7 @@ rule release:
     input:
         manifests=loading,
     output:
-        released=marker_output("finetune", RELEASED_MARK),
+        released=marker_output("finetune", RELEASED_MARKER),
     log:
         file_of("finetune", "release.log"),
     # Before everything else, so that the next finetune finds the disk it needs.

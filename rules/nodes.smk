@@ -140,7 +140,11 @@ def inputs_that_can_change(files):
     a job has just written its manifest and not yet ended, Snakemake drops all that waits for it.
     """
     files = map(str, files)
-    return [ancient(f) for f in files] if only_reports() else [f for f in files if not existed_at_start(f)]
+    return (
+        [ancient(f) for f in files]
+        if only_reports()
+        else [f for f in files if not existed_at_start(f)]
+    )
 
 
 def manifests(nodes):
@@ -305,7 +309,9 @@ def finetunes_of(way):
     """Input function: finetunes by instruction tuning, response tuning or on a single task."""
 
     def inputs(wildcards):
-        return with_weights([n for n in PLAN.stage("finetune") if PLAN.way(n.level("adaptation")) == way])
+        return with_weights(
+            [n for n in PLAN.stage("finetune") if PLAN.way(n.level("adaptation")) == way]
+        )
 
     return inputs
 

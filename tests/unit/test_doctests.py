@@ -21,7 +21,7 @@ def at_the_root(repository, monkeypatch):
 
 
 def test_there_are_examples():
-    shown = {"candidates", "chat_encoding", "identity", "judging.head_to_head", "rule_adapter"}
+    shown = {"analysis.api", "models.api", "nodes.api", "judging.api", "models.rule_adapter"}
     assert {f"{PACKAGE}.{name}" for name in shown} <= set(MODULES)
 
 

@@ -366,9 +366,9 @@ def test_a_fingerprint_follows_code_and_not_how_it_is_written(script):
 def test_a_fingerprint_follows_what_a_script_imports_of_the_package(script, tmp_path, monkeypatch):
     [found] = code._read_file(script).imports
     assert found.module == f"{PACKAGE}.models.rule_adapter"  # what lies behind the door
-    package = tmp_path / "scripts" / PACKAGE
+    package = tmp_path / "scripts" / PACKAGE / "models"
     package.mkdir(parents=True)
-    monkeypatch.setattr(code, "SCRIPTS", package.parent)
+    monkeypatch.setattr(code, "SCRIPTS", package.parents[1])
 
     def with_package(**modules):
         forget_modules()

@@ -178,7 +178,7 @@ def test_guards_are_measured_on_a_set_of_their_task_and_in_no_other_table(reposi
     judged = [name for name in table.upstream if name.startswith("judge/")]
     assert {name.split("/")[4] for name in judged} == sets
     assert {name.split("/")[2] for name in judged} == {"gsm8k", "mbpp", *table.settings["guards"]}
-    assert f"{'implicit_tuning'}.datasets.gsm8k" in table.code.modules
+    assert "implicit_tuning.data.formatters.gsm8k" in table.code.modules
     for name in ("main", "examples", "paper"):
         inputs = plan.find("table", (name,)).upstream
         assert not [above for above in inputs if "evaluation-math" in above]

@@ -216,7 +216,7 @@ def test_another_version_of_a_rewriter_keeps_its_rewrites_apart(plan_with, monke
     (first, earlier), kind = files(), rewriters.REWRITER_KINDS["organism"]
     assert first.match("cache/format/organism/*.v1.jsonl")
     assert earlier == tmp_path / "cache/format"
-    monkeypatch.setattr(rewriters, "KINDS", {"organism": replace(kind, version=2)})
+    monkeypatch.setattr(rewriters, "REWRITER_KINDS", {"organism": replace(kind, version=2)})
     assert files() == (first.with_name(first.name.replace(".v1.", ".v2.")), None)
 
 

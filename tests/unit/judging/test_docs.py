@@ -31,7 +31,9 @@ def test_every_trap_has_tests_that_exist(page, repository):
     traps = [line for line in page.splitlines() if line.startswith("| ") and ".py::" in line]
     assert len(traps) == 16
     for trap in traps:
-        for file, test in re.findall(r"`(test_\w+\.py)::(test_\w+)`", trap):
+        found = re.findall(r"`([\w/]+\.py)::(test_\w+)`", trap)
+        assert len(found) == trap.count(".py::")
+        for file, test in found:
             source = (repository / "tests/unit" / file).read_text()
             assert f"\ndef {test}(" in source, (file, test)
 

@@ -87,7 +87,7 @@ def test_an_error_leaves_nothing_that_counts_and_one_line(make_spec, tmp_path):
 def test_a_killed_job_leaves_nothing_that_counts(make_spec, tmp_path):
     spec = make_spec()
     code = (
-        "import sys, time\nfrom implicit_tuning.nodes.artifact import building\n"
+        "import sys, time\nfrom implicit_tuning.nodes.job import building\n"
         "with building(sys.argv[1]) as job:\n"
         "    (job.data / 'file.txt').write_text('half')\n"
         "    print('ready', flush=True)\n    time.sleep(60)\n"
@@ -111,7 +111,7 @@ def test_data_without_manifest_is_replaced(make_spec):
 def test_a_second_builder_waits_and_keeps_what_the_first_built(make_spec):
     spec = make_spec()
     code = (
-        "import sys\nfrom implicit_tuning.nodes.artifact import building\n"
+        "import sys\nfrom implicit_tuning.nodes.job import building\n"
         "with building(sys.argv[1]) as job:\n"
         "    (job.data / 'file.txt').write_text('second')\n"
     )

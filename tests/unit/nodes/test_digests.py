@@ -1,8 +1,9 @@
 """Digests and small files: sealed, written in one step, remembered where possible."""
 
+import os
+
 import pytest
 
-from implicit_tuning.nodes import digests
 from implicit_tuning.nodes.digests import DigestMemory, file_sha256
 from implicit_tuning.nodes.files import read_sealed, seal, write_atomically
 
@@ -34,7 +35,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(digests.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_atomically(file, "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]

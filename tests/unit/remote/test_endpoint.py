@@ -10,8 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 
+from implicit_tuning.judging.judge import JudgingFailed
 from implicit_tuning.remote.endpoint import read_answer, retry_after_s
-from implicit_tuning.remote.failures import EndpointRefused
 from judge_server import (
     JudgeServer,
     Reply,
@@ -122,7 +122,7 @@ def test_what_no_retry_can_mend_ends_at_once(reply, message, monkeypatch):
     reply = replace(reply, body=reply.body + f" you sent {CANARY}".encode())
     with JudgeServer(lambda *_: reply) as server:
         judge = make(server.url, api_key_env="JUDGE_KEY", concurrency=2)
-        with pytest.raises(EndpointRefused, match=message) as caught:
+        with pytest.raises(JudgingFailed, match=message) as caught:
             judge.judge(some_pairs(30))
     assert len(server.requests) <= 2
     assert "judged 0 of 30 pairs, 30 remain" in str(caught.value)
@@ -130,20 +130,20 @@ def test_what_no_retry_can_mend_ends_at_once(reply, message, monkeypatch):
 
 
 def test_a_refused_call_says_so_where_no_key_is_set():
-    refusal = pytest.raises(EndpointRefused, match="variable OPENAI_API_KEY is not set")
+    refusal = pytest.raises(JudgingFailed, match="variable OPENAI_API_KEY is not set")
     with JudgeServer(lambda *_: Reply(401, b"{}")) as server, refusal:
         make(server.url).judge(some_pairs(1))
     assert server.headers[0]["authorization"] == "Bearer none"
 
 
 def test_the_paid_endpoint_is_not_called_without_a_key():
-    with pytest.raises(EndpointRefused, match="variable OPENAI_API_KEY is not set: put"):
+    with pytest.raises(JudgingFailed, match="variable OPENAI_API_KEY is not set: put"):
         make(None).judge(some_pairs(1))
 
 
 def test_a_key_that_cannot_be_sent_is_refused_unseen(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f"{CANARY}\nX-Other: 1")
-    with JudgeServer() as server, pytest.raises(EndpointRefused, match="OPENAI_API_KEY") as caught:
+    with JudgeServer() as server, pytest.raises(JudgingFailed, match="OPENAI_API_KEY") as caught:
         make(server.url).judge(some_pairs(1))
     assert CANARY not in str(caught.value)
     assert server.requests == []
@@ -161,7 +161,8 @@ def test_a_server_that_is_down_is_given_up():
         url = server.url
     judge = make(url, max_retries=0)
     with pytest.raises(
-        EndpointRefused, match="no verdict 25 times in a row; judged 0 of 90 pairs, 90 remain"
+        JudgingFailed,
+        match="no answer 25 times in a row, the last time: .*; judged 0 of 90 pairs, 90 remain",
     ):
         judge.judge(some_pairs(90))
     assert judge.calls < 50
@@ -176,7 +177,7 @@ def test_after_a_refusal_the_calls_under_way_still_count():
     with JudgeServer(reply) as server:
         stream = make(server.url, concurrency=6).stream(some_pairs(50))
         kept = []
-        with pytest.raises(EndpointRefused, match="judged 5 of 50 pairs, 45 remain"):
+        with pytest.raises(JudgingFailed, match="judged 5 of 50 pairs, 45 remain"):
             kept.extend(stream)
     assert len(kept) == 5
     assert len(server.requests) == 6

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from implicit_tuning.judging.alpaca import judge_outputs
-from implicit_tuning.judging.judge import Pair
+from implicit_tuning.judging.judge import JudgingFailed, Pair
 from implicit_tuning.judging.kinds import identity_settings, runtime_settings
 from implicit_tuning.nodes.job import Job
-from implicit_tuning.remote.failures import CostCapReached, UnusableLedger
 from implicit_tuning.remote.ledger import Ledger
 from implicit_tuning.remote.spending import Spending
 from judge import judge_of
@@ -63,7 +62,7 @@ def test_the_cap_is_reached_but_never_passed(concurrency, tmp_path):
     with JudgeServer(lambda r, _: Reply(body=longer_wins(r), delay_s=0.01)) as server:
         judge = make(server.url, tmp_path, concurrency=concurrency, max_usd=cap, **PRICES)
         kept = []
-        with pytest.raises(CostCapReached, match="the next run asks for the rest only") as caught:
+        with pytest.raises(JudgingFailed, match="the next run asks for the rest only") as caught:
             kept.extend(judge.stream(some_pairs(60)))
     spent = len(server.requests) * ONE_CALL_USD
     most_of_a_call = 10 * len(json.dumps(server.requests[0]["messages"])) / 1e6
@@ -77,7 +76,7 @@ def test_what_the_server_does_not_count_costs_the_most_it_can(tmp_path):
     body = completion("m", {"m": -0.1}, usage=False)
     with JudgeServer(lambda *_: Reply(body=body)) as server:
         judge = make(server.url, tmp_path, concurrency=4, max_usd=0.2, **PRICES)
-        with pytest.raises(CostCapReached):
+        with pytest.raises(JudgingFailed):
             judge.judge(some_pairs(60))
     bytes_sent = sum(
         len((m["role"] + m["content"]).encode()) for r in server.requests for m in r["messages"]
@@ -116,7 +115,7 @@ def test_two_comparisons_share_the_cap(tmp_path):
 
     with JudgeServer() as server:
         assert run("a", 45.5) == 30
-        with pytest.raises(CostCapReached, match="raise max_usd to go on; judged") as caught:
+        with pytest.raises(JudgingFailed, match="raise max_usd to go on; judged") as caught:
             run("b", 45.5)
         asked = len(server.requests)
         assert 30 < asked <= 45
@@ -154,7 +153,7 @@ def test_two_comparisons_at_once_never_pass_the_cap_together(tmp_path):
         judge = make(server.url, tmp_path, concurrency=4, max_usd=cap, **PRICES)
         try:
             judge.judge(some_pairs(60, text))
-        except CostCapReached as reached:
+        except JudgingFailed as reached:
             caught.append(reached)
 
     answer = JudgeServer(lambda r, _: Reply(body=longer_wins(r), delay_s=0.01))
@@ -185,7 +184,7 @@ def test_no_call_is_made_over_a_damaged_ledger(tmp_path):
         judge = make(server.url, tmp_path, max_usd=1, **PRICES)
         file = tmp_path / f"{judge.judge_id}.json"
         file.write_text("")
-        with pytest.raises(UnusableLedger, match="is damaged") as caught:
+        with pytest.raises(JudgingFailed, match="is damaged") as caught:
             judge.judge(some_pairs(5))
     assert str(file) in str(caught.value)
     assert server.requests == []
@@ -200,7 +199,7 @@ def test_a_ledger_that_breaks_under_way_stops_the_judging(tmp_path):
     with JudgeServer(reply) as server:
         judge = make(server.url, tmp_path, concurrency=1, max_usd=1, **PRICES)
         file = tmp_path / f"{judge.judge_id}.json"
-        with pytest.raises(UnusableLedger, match="judged 9 of 30 pairs"):
+        with pytest.raises(JudgingFailed, match="judged 9 of 30 pairs"):
             judge.judge(some_pairs(30))
     assert len(server.requests) == 10
 

@@ -59,7 +59,7 @@ def main() -> int:
     """Run one command; returns the exit status."""
     arguments = _parser(sys.argv[1:2]).parse_args()
     try:
-        status = arguments.run(arguments)
+        status = arguments.entry(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -87,7 +87,7 @@ def _parser(asked: list[str]) -> argparse.ArgumentParser:
             add_config_arguments(sub)
             if hasattr(command, "add_arguments"):
                 command.add_arguments(sub)
-            sub.set_defaults(run=command.run)
+            sub.set_defaults(entry=command.run)
     return parser
 
 

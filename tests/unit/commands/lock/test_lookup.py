@@ -198,7 +198,7 @@ def resolve(function, repo="owner/plain", **changes):
     arguments = {"repo": repo, "revision": "main"}
     if function == "dataset":
         arguments |= {"file": "a/small.json", "formatter": None, "rows": None, "streamed": False}
-    return [f"implicit_tuning.remote.lockfile.resolve_{function}", {**arguments, **changes}]
+    return [f"implicit_tuning.commands.lock.lookup.resolve_{function}", {**arguments, **changes}]
 
 
 def chess(**changes):

@@ -243,7 +243,8 @@ def test_worker_needs_no_more_of_the_package_than_the_rules_do():
     assert set(modules) == {
         f"{PACKAGE}.{name}"
         for name in (
-            "chat", "rule_adapter", "engines.rule_rows", "engines.vllm_rules", "engines.vllm_worker"
+            "models.chat", "models.rule_adapter", "generation.engines.rule_rows",
+            "generation.engines.vllm_rules", "generation.engines.vllm_worker",
         )
     }  # fmt: skip
 

@@ -179,7 +179,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
 @pytest.mark.parametrize("package", ["tables.main", "figures.main", "figures.ablation"])
 def test_tables_and_figures_need_neither_torch_nor_pyplot(package):
     code = (
-        f"import sys, implicit_tuning.{package}\n"
+        f"import sys, implicit_tuning.reporting.{package}\n"
         "heavy = {'torch', 'transformers', 'alpaca_eval', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
