@@ -81,7 +81,7 @@ class Checkout:
     def check_out(self, folder: Path) -> None:
         """Copy the code into a folder, with present time stamps, and go on there."""
         folder.mkdir(exist_ok=True)
-        ignored = shutil.ignore_patterns(".venv", ".git", ".snakemake", "__pycache__", "nodes")
+        ignored = shutil.ignore_patterns(".venv", ".git", ".snakemake", "__pycache__")
         for name in ("Snakefile", "rules", "workflow", "config", "profiles", "environment.yml"):
             origin = self.repository / name
             if origin.is_dir():

@@ -90,6 +90,8 @@ def test_an_edit_of_the_judge_asks_nothing_and_another_version_asks_again(checko
         entry = {"kind": "openai", "model": "judge-1", "base_url": server.url}
         checkout.config["judges"]["served"] = entry
         checkout.config["judge"] = "served"
+        rows = checkout.config["adaptations"]
+        checkout.config["adaptations"] = {name: rows[name] for name in ("base", "instruction")}
         jobs, calls = judged()
         assert jobs and calls
         module.write_text(f"{module.read_text()}\n\nADDED = True\n")
