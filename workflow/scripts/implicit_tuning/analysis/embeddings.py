@@ -27,8 +27,7 @@ Vectors: TypeAlias = np.ndarray | sparse.csr_matrix
 class Embedder(Protocol):
     """Something that embeds texts.
 
-    Attributes:
-        description: what the vectors are, in a few words for tables.
+    `description` says in a few words, for tables, what the vectors are.
     """
 
     description: str
@@ -82,8 +81,6 @@ class SentenceEmbedder:
         folder: as `SentenceTransformer.save_pretrained` writes it. Nothing is looked for elsewhere,
             and no code of the folder is run.
         prefix: put before each text, for models that were trained so.
-        batch_size: texts at once.
-        device: cpu or cuda.
     """
 
     def __init__(self, folder: Path | None, prefix: str, batch_size: int, device: str) -> None:

@@ -11,7 +11,6 @@ class Choice:
     """The number of epochs that was chosen, and by how much it won.
 
     Attributes:
-        epochs: the chosen number.
         win_rates: of every candidate, in percent, against the validation set's reference answers.
         runner_up: the best of the others, None where there is no other.
         margin: the chosen one's win rate less the runner-up's, in points, paired by instruction.

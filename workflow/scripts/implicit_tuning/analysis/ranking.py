@@ -87,11 +87,8 @@ def rank(
     pairs: `real` and `random` are mean log-probabilities (nats a token, without EOS) of the real
     and the random responses given the pair's prompt, `random_rows` are the source rows of the
     latter, `n_won` counts those that score lower than the real one (strictly, as in the paper).
-    The paper's score is the exponential of ours, which orders alike.
-
-    Args:
-        model: model folder.
-        pairs: rows.jsonl of a formatted training data set; the first exchange of each row counts.
+    The paper's score is the exponential of ours, which orders alike. `pairs` is the rows.jsonl of a
+    formatted training data set; only the first exchange of each row counts.
 
     Raises:
         ValueError: the model folder lacks a file; no prompt can be made in this format; a row has
@@ -103,14 +100,17 @@ def rank(
     language_model = _load(model, settings)
     found = read_pairs(pairs)
     draws = draw_responses(found, settings.random_responses)
-    limit = _limit(language_model, settings)
+    context = getattr(language_model.config, "max_position_embeddings", None)
+    limit = settings.max_length if context is None else min(settings.max_length, context)
     sequences, n_cut = _sequences(found, draws, tokenizer, chat_format, limit)
     require_known_tokens((ids for texts in sequences for ids in texts), language_model)
     means = mean_logprobs(language_model, sequences, settings.batch_size, progress="rank")
     lines = _score_lines(
         found, draws, [round(mean, DECIMALS) for mean in means if mean is not None]
     )
-    _write_scores(lines, destination)
+    destination.mkdir(parents=True, exist_ok=True)
+    texts = [json.dumps(line, sort_keys=True) + "\n" for line in lines]
+    (destination / SCORES_FILE).write_text("".join(texts), encoding="utf-8")
     return RankingReport(
         pairs=len(found),
         comparisons=len(found) * settings.random_responses,
@@ -181,12 +181,6 @@ def _load(model: Path, settings: RankingSettings) -> PreTrainedModel:
     return load_model(model, settings.dtype, settings.attention).to(settings.device).eval()
 
 
-def _limit(model: PreTrainedModel, settings: RankingSettings) -> int:
-    """Most tokens of prompt and response: `max_length`, or the model's context if that is less."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    return settings.max_length if context is None else min(settings.max_length, context)
-
-
 def _sequences(
     pairs: Sequence[RankedPair],
     draws: Sequence[Draws],
@@ -245,9 +239,3 @@ def _score_lines(
             }
         )
     return lines
-
-
-def _write_scores(lines: Sequence[dict], destination: Path) -> None:
-    destination.mkdir(parents=True, exist_ok=True)
-    texts = [json.dumps(line, sort_keys=True) + "\n" for line in lines]
-    (destination / SCORES_FILE).write_text("".join(texts), encoding="utf-8")

@@ -92,7 +92,6 @@ def measure_similarity(
         formatter: module of implicit_tuning.data.formatters that knows the task's mark.
         embedding: settings of the embedder, see `embeddings.make_embedder`.
         embedding_folder: folder of its model, None for a kind without one.
-        destination: folder for the files.
 
     Raises:
         ValueError: the two runs answer different instructions, or the task has a single training
@@ -112,9 +111,6 @@ def measure_similarity(
     report = _report(texts, lines, marks, embedder.description, threshold)
     _write(lines, report, destination)
     return report
-
-
-# --- texts --------------------------------------------------------------------------------------
 
 
 def _read_texts(
@@ -162,9 +158,6 @@ def _turns(messages: Sequence[Mapping], role: str) -> list[str]:
     return [message["content"].strip() for message in messages if message["role"] == role]
 
 
-# --- cosines ------------------------------------------------------------------------------------
-
-
 def _similarities(texts: _Texts, embedder: Embedder) -> tuple[list[dict], float]:
     """The lines of the file without their marks, and the similarity from which on one is near."""
     training = embedder.embed(texts.task_instructions)
@@ -209,24 +202,18 @@ def similarity_among(vectors: Vectors) -> np.ndarray:
             f"the task has {count} training instruction, which has no other to be near to: "
             "raise 'rows' of the adaptation"
         )
-    return (vectors @ _mean(vectors) * count - _squared_lengths(vectors)) / (count - 1)
+    # 1 for each vector, but 0 where a text had nothing to embed.
+    squares = vectors * vectors if isinstance(vectors, np.ndarray) else vectors.multiply(vectors)
+    squared_lengths = np.asarray(squares.sum(axis=1)).ravel()
+    return (vectors @ _mean(vectors) * count - squared_lengths) / (count - 1)
 
 
 def _mean(vectors: Vectors) -> np.ndarray:
     return np.asarray(vectors.mean(axis=0)).ravel()
 
 
-def _squared_lengths(vectors: Vectors) -> np.ndarray:
-    # 1, but 0 where a text had nothing to embed.
-    squares = vectors * vectors if isinstance(vectors, np.ndarray) else vectors.multiply(vectors)
-    return np.asarray(squares.sum(axis=1)).ravel()
-
-
 def _rounded(value: float) -> float:
     return round(float(value), DECIMALS) + 0.0  # no -0.0
-
-
-# --- marks --------------------------------------------------------------------------------------
 
 
 class _Marks:
@@ -242,9 +229,6 @@ class _Marks:
 
     def count(self, responses: Sequence[str]) -> int | None:
         return None if self._has_mark is None else sum(map(self._has_mark, responses))
-
-
-# --- report -------------------------------------------------------------------------------------
 
 
 def _report(

@@ -43,7 +43,6 @@ class FormatReport:
     """What became of the rows of a source.
 
     Attributes:
-        used: rows written.
         read: rows looked at (of chess: games).
         unusable: numbers of the rows left out, by reason; the first row is 1.
         notes: counts of what is worth knowing, such as conversations of several turns and texts
@@ -69,12 +68,9 @@ def format_training(
     """Write rows.jsonl: {"messages": [...], "source_row": int} a line.
 
     Args:
-        source: upstream file.
-        formatter: module of implicit_tuning.data.formatters.
         rows: usable rows to take, in upstream order; None takes all.
         instructions: what stands in the user turns, which all stay: the "given" text; nothing
             ("blank": response tuning; paper, section 4); or the text of another turn ("random").
-        destination: folder for the file.
         rephrase: takes the conversations, by the number of their row and with their given
             instructions, and returns them with other responses; None leaves all as they are.
         exactly: whether fewer usable rows than `rows` are an error; if not, they are noted.
@@ -118,15 +114,9 @@ def format_evaluation(
     """Write instructions.jsonl: {"index", "instruction", "family", "truth"} a line.
 
     An instruction is taken exactly as it is written, since judging joins on it. Where the data set
-    has reference answers, they stand in outputs.jsonl, in the layout of a run's answers.
-
-    Args:
-        source: upstream file.
-        formatter: module of implicit_tuning.data.formatters.
-        rows: items to take, in upstream order; None takes all.
-        destination: folder for the files.
-        max_characters: longer instructions are left out and reported as unusable, for models whose
-            context has no room for them; None takes all.
+    has reference answers, they stand in outputs.jsonl, in the layout of a run's answers. Longer
+    instructions than `max_characters` are reported as unusable, for models whose context has no
+    room for them. `rows` items are taken, in upstream order. None takes all.
 
     Raises:
         FormattingError: no such formatter for evaluation, no row, an incomplete row, or an
@@ -318,9 +308,6 @@ def _write_references(
     with _new_file(destination / "outputs.jsonl") as output:
         for row in references:
             _write_line(output, row)
-
-
-# --- output -------------------------------------------------------------------------------------
 
 
 def _new_file(path: Path) -> TextIO:

@@ -43,7 +43,6 @@ class RephraseReport:
     Attributes:
         n_responses: all of them, each turn of a conversation counted.
         n_restating: those that restate their instruction, by rule.
-        n_rewritten: those of them with a new text.
         n_unchanged: those that the rewriter left as they are.
         n_still_restating: those that restate their instruction afterwards, by the same rule.
         restating_rows: numbers of the source rows that they stand in.
@@ -78,7 +77,6 @@ def rephrase(
     Args:
         conversations: messages by the number of their source row, with their instructions.
         rewriter: is asked once for each different exchange that is not in the cache.
-        threshold: see `restates`.
         cache: file of rewrites; each is kept there as soon as it is made.
         earlier_caches: files from which rewrites are carried over to it.
 
@@ -114,7 +112,7 @@ def restates(exchange: Exchange, threshold: float) -> bool:
     than two content words an instruction has nothing to restate.
     """
     asked = _content_words(exchange.instruction)
-    said = _content_words(_first_sentence(exchange.response))
+    said = _content_words(_SENTENCE_END.split(exchange.response.strip(), maxsplit=1)[0])
     return len(asked) >= FEWEST_WORDS and len(asked & said) >= threshold * len(asked)
 
 
@@ -129,10 +127,6 @@ def _exchanges(messages: Sequence[Message]) -> list[tuple[int, Exchange]]:
 
 def _content_words(text: str) -> set[str]:
     return set(_WORD.findall(text.lower())) - STOP_WORDS
-
-
-def _first_sentence(text: str) -> str:
-    return _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
 
 
 def _rewrites(

@@ -38,8 +38,7 @@ class Item(TypedDict):
 class UnusableRow(ValueError):
     """A row that upstream left incomplete. It is counted by its reason, never dropped silently.
 
-    Args:
-        reason: a few words that hold for many rows ("no title").
+    `reason` is a few words that hold for many rows ("no title").
     """
 
     def __init__(self, reason: str) -> None:
@@ -48,14 +47,7 @@ class UnusableRow(ValueError):
 
 
 class WrongSchema(ValueError):
-    """A row that is not of the formatter's data set at all.
-
-    Args:
-        file: the source.
-        row_number: 1 for the first row.
-        problem: what is wrong with which column.
-        columns: the columns that the row has.
-    """
+    """A row that is not of the formatter's data set at all."""
 
     def __init__(self, file: Path, row_number: int, problem: str, columns: Iterable[str]) -> None:
         super().__init__(

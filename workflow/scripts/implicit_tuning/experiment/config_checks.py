@@ -74,8 +74,8 @@ def reference_problems(config: Config) -> Iterator[str]:
     yield from _epochs_problems(config)
     yield from _ranking_problems(config)
     yield from _embedding_problems(config)
-    for name in config.rewriters:
-        yield from _rewriter_problems(config, name)
+    for name, entry in config.rewriters.items():
+        yield from _kind_problems(f"rewriters.{name}", entry, REWRITERS[entry["kind"]], "rewriter")
     if config.audit is not None:
         yield from _adaptation_problem(config, "audit.adaptation", config.audit["adaptation"])
     for name, ablation in config.ablations.items():
@@ -409,11 +409,6 @@ def _kind_problems(
     for key in sorted(set(kind.together) & given):
         for other in sorted(set(kind.together[key]) - given):
             yield f"{where}.{other}: missing: '{key}' needs it beside it; add it"
-
-
-def _rewriter_problems(config: Config, name: str) -> Iterator[str]:
-    entry, where = config.rewriters[name], f"rewriters.{name}"
-    yield from _kind_problems(where, entry, REWRITERS[entry["kind"]], "rewriter")
 
 
 def _base_problems(config: Config, name: str, base: Mapping) -> Iterator[str]:

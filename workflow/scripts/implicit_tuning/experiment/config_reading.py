@@ -45,10 +45,7 @@ SECRET_FIX = (
 def read_config(files: list[Path], root: Path, overrides: Sequence[str] = ()) -> Config:
     """Config from YAML files, later ones overriding earlier ones key by key.
 
-    Args:
-        files: at least one.
-        root: the repository, to which relative paths refer.
-        overrides: "key=value" for top-level keys, the value in YAML.
+    Relative paths refer to `root`. Overrides are "key=value" for top-level keys, the value in YAML.
 
     Raises:
         ConfigError: lists every problem.
@@ -78,9 +75,8 @@ def read_raw(files: Sequence[Path], overrides: Sequence[str] = ()) -> dict:
 def load_config(raw: Mapping, root: Path) -> Config:
     """Validated config.
 
-    Args:
-        raw: the merged config as read, e.g. Snakemake's `config`.
-        root: the repository, to which relative paths refer.
+    `raw` is the merged config as read, such as Snakemake's `config`. Relative paths refer to
+    `root`.
 
     Raises:
         ConfigError: lists every problem.

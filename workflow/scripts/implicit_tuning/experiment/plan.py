@@ -20,10 +20,8 @@ ASKED_FOR = ("format", "select", *MEASURING, "table", "figure", "report", "audit
 class Plan:
     """All nodes of one experiment.
 
-    Attributes:
-        config: what was asked for.
-        sweeps: rows of the sweep over epochs, by the names of their runs, as in `adaptations`.
-        nodes: every node by stage and levels.
+    `sweeps` has rows of the sweep over epochs by the names of their runs, `nodes` every node by
+    stage and levels.
     """
 
     config: Config

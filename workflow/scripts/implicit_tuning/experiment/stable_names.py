@@ -28,9 +28,8 @@ COPIED = {"table": "tables", "figure": "figures", "report": ".", "audit": "."}
 class StableNames:
     """What an experiment has under its stable names.
 
-    Attributes:
-        folder: results/<experiment>.
-        nodes: folder of every node of the config, by its name (stage/levels).
+    `folder` is results/<experiment>; `nodes` has the folder of every node of the config by its name
+    (stage/levels).
     """
 
     folder: Path

@@ -55,16 +55,9 @@ def generate(
 class Answerer:
     """A model, loaded once, that answers any number of files of instructions.
 
-    Used in a `with` statement, which ends what the engine started.
-
-    Args:
-        model: model folder.
-        rules: the rule-based adapter to decode with, or None.
-        runtime: what decides no byte of the answers; "vllm_python" is the interpreter of vLLM's
-            environment, a path or None.
-
-    Attributes:
-        start: tokens that each answer begins with: the model is given them behind the prompt.
+    Used in a `with` statement, which ends what the engine started. In `runtime`, "vllm_python" is
+    the interpreter of vLLM's environment, a path or None. Each answer begins with the tokens
+    `start`: the model is given them behind the prompt.
 
     Raises:
         ValueError: the model folder lacks a file, no prompt can be made in this format, the rules
@@ -87,7 +80,10 @@ class Answerer:
         self.adapter = None
         if rules is not None:
             self.adapter = RuleAdapter(self.tokenizer, **asdict(rules), chat_format=chat_format)
-        self.engine = _open_engine(
+        # By name, not by an import statement: keys are read off import statements, and an engine
+        # belongs only into the keys of its own answers.
+        module = importlib.import_module(f"{engines.__name__}.{settings.engine}_engine")
+        self.engine: Engine = module.open_engine(
             model, self.tokenizer, chat_format, settings, rules, runtime or {}
         )
 
@@ -102,11 +98,8 @@ class Answerer:
 
         Each line is `{"index", "instruction", "output", "generator", "n_tokens", "finish"}`;
         "finish" is "eos" (any token that ends an answer) or "length". An empty output is one that
-        the model gave: whatever fails, raises.
-
-        Args:
-            instructions: instructions.jsonl, each line `{"index": int, "instruction": str, ...}`.
-            generator: the model's name in the outputs.
+        the model gave: whatever fails, raises. `instructions` has lines `{"index": int,
+        "instruction": str, ...}`.
 
         Raises:
             ValueError: there are no instructions, an index is there twice, or a prompt fills the
@@ -119,7 +112,11 @@ class Answerer:
             for prompt, reply in zip(prompts, replies, strict=True)
         ]
         outputs.sort(key=lambda output: output["index"])
-        _write_outputs(outputs, destination)
+        destination.mkdir(parents=True, exist_ok=True)
+        lines = [
+            json.dumps(output, sort_keys=True, ensure_ascii=False) + "\n" for output in outputs
+        ]
+        (destination / OUTPUTS_FILE).write_text("".join(lines), encoding="utf-8")
         return self._report(outputs)
 
     def _read_prompts(self, instructions: Path) -> list[Prompt]:
@@ -157,20 +154,6 @@ class Answerer:
         )
 
 
-def _open_engine(
-    model: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    chat_format: ChatFormat,
-    settings: GenerationSettings,
-    rules: RuleSettings | None,
-    runtime: Mapping[str, object],
-) -> Engine:
-    # By name, not by an import statement: keys are read off those, and an engine belongs into the
-    # keys of its own answers alone.
-    module = importlib.import_module(f"{engines.__name__}.{settings.engine}_engine")
-    return module.open_engine(model, tokenizer, chat_format, settings, rules, runtime)
-
-
 def _output(
     prompt: Prompt,
     reply: list[int],
@@ -191,9 +174,3 @@ def _output(
         "n_tokens": len(reply),
         "finish": "eos" if ended else "length",
     }
-
-
-def _write_outputs(outputs: list[dict], destination: Path) -> None:
-    destination.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(output, sort_keys=True, ensure_ascii=False) + "\n" for output in outputs]
-    (destination / OUTPUTS_FILE).write_text("".join(lines), encoding="utf-8")

@@ -53,6 +53,7 @@ def _annotation(
     judged = output["output"] != reference["output"]
     preferences = [one.preferences[instruction] for one in passes]
     verdicts = [one.verdicts[instruction] for one in passes] if judged else []
+    status = next((verdict.status for verdict in verdicts if verdict.status != "ok"), "ok")
     return {
         "index": output.get("index", position),
         "instruction_sha256": hashlib.sha256(instruction.encode()).hexdigest(),
@@ -63,7 +64,7 @@ def _annotation(
         "order_switched": passes[0].order_switched[instruction] if judged else None,
         "preference": _mean(preferences),
         "preferences": preferences if judged and len(passes) > 1 else None,
-        "status": _status(verdicts) if judged else "tie_identical",
+        "status": status if judged else "tie_identical",
         "verdict_logprobs": verdicts[0].logprobs if judged else None,
         "verdict_logprobs_other_order": verdicts[1].logprobs if len(verdicts) > 1 else None,
         "n_cut": max((verdict.n_cut for verdict in verdicts), default=0),
@@ -75,10 +76,6 @@ def _mean(preferences: Sequence[float | None]) -> float | None:
     """A pair that lacks a verdict in one order has none: half of one would be a position's."""
     known = [preference for preference in preferences if preference is not None]
     return math.fsum(known) / len(known) if len(known) == len(preferences) else None
-
-
-def _status(verdicts: Sequence[Verdict]) -> str:
-    return next((verdict.status for verdict in verdicts if verdict.status != "ok"), "ok")
 
 
 def summarise_rows(

@@ -40,7 +40,9 @@ def compare(
     """Judge a model's outputs against those of a reference, instruction by instruction.
 
     AlpacaEval does the pairing, draws in which order the judge sees two outputs, and calls equal
-    outputs a draw.
+    outputs a draw. Returns rows and summary as `Comparison` says; the summary also has the 95 %
+    interval of the win rate, `win_rate_low` and `win_rate_high` (percent), None where no pair has a
+    verdict.
 
     >>> def shorter(instruction, output_1, output_2):
     ...     return 1.0 if len(output_1) < len(output_2) else 2.0
@@ -69,10 +71,6 @@ def compare(
             - a `Judge`, such as `OracleJudge(truths)`.
         cache: file that keeps the verdicts of this comparison, so that a judging that stopped asks
             for the rest only. `<cache>.spending` beside it keeps what a judge with `max_usd` cost.
-
-    Returns:
-        Rows and summary as `Comparison` says; the summary has also the 95 % interval of the win
-        rate, `win_rate_low` and `win_rate_high` (percent), None where no pair has a verdict.
 
     Raises:
         TypeError: `judge` is none of these.

@@ -68,11 +68,8 @@ class Judge(Protocol):
 class Needs:
     """What some kinds need beside their settings, each asked for by those alone.
 
-    Attributes:
-        truths: gives the ground truth of each instruction.
-        model: gives the folder of the model that judges.
-        chat: opening tags of the experiment's chat format, by role.
-        spending: folder for ledgers of what paid judges cost.
+    `chat` has the opening tags of the experiment's chat format, by role; `spending` is the folder
+    for ledgers of paid judges.
     """
 
     truths: Callable[[], Mapping[str, Mapping]]

@@ -94,7 +94,7 @@ def read_kinds(folder: Path) -> dict[str, JudgeKind]:
                 kinds[file.stem] = _kind(_literal(text))
             except (SyntaxError, ValueError, TypeError, AttributeError) as error:
                 raise ValueError(
-                    f"{file}: {DECLARED} must be a literal with the entries of kinds.Kind: {error}"
+                    f"{file}: {DECLARED} must be a literal with the entries of kinds.JudgeKind: {error}"
                 ) from None
     return kinds
 
@@ -160,10 +160,7 @@ def comparison_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
 def make_judge(settings: Mapping[str, Any], runtime: Mapping[str, Any], needs: Needs) -> Judge:
     """The judge of a kind. Its module is imported only now, because some kinds need torch.
 
-    Args:
-        settings: `identity_settings` of its config entry.
-        runtime: `runtime_settings` of it.
-        needs: where to find what its kind needs.
+    `settings` and `runtime` are `identity_settings` and `runtime_settings` of its config entry.
     """
     module = import_module(f"{judges.__name__}.{settings['kind']}")
     return module.make(settings, runtime, needs)

@@ -58,7 +58,6 @@ class Yardstick:
         name: the annotator, where the rows name one, else the files.
         sha256: of each file, by its folder and name.
         pairs: with different outputs and at least one verdict, in the order of the files.
-        n_unjudged: stored rows without a verdict.
         n_identical: pairs of equal outputs; nobody judges them.
     """
 

@@ -93,9 +93,7 @@ def named_base(config: Mapping) -> str:
 def require_base(config: Mapping, repo: str | None) -> None:
     """Refuse the base of another name than the adapter was trained on.
 
-    Args:
-        config: the adapter's.
-        repo: owner/name of a base from the hub; of None, a folder, the name tells nothing.
+    `repo` is owner/name of a base from the hub; None, for a folder, is not compared.
 
     Raises:
         UnusableAdapter: both are names of the hub, and differ.
@@ -116,11 +114,7 @@ def require_base(config: Mapping, repo: str | None) -> None:
 def require_same_weights(config: Mapping, base: Path, hashed: int | None = None) -> None:
     """Where the base that an adapter names lies on this machine, it must be the one given.
 
-    Args:
-        config: the adapter's.
-        base: folder of the one given.
-        hashed: most bytes of weights that are read to compare them; of more their names and sizes
-            decide. None reads all.
+    Of more than `hashed` bytes of weights, only names and sizes are compared. None reads all.
 
     Raises:
         UnusableAdapter: its weights are others.

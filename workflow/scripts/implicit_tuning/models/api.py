@@ -44,9 +44,8 @@ def format_chat(
     Name a bird.
     <|assistant|>
 
-    Args:
-        conversation: an instruction, or messages with `role` ("user", "assistant", "system") and
-            `content`.
+    A conversation is an instruction, or messages with `role` ("user", "assistant", "system") and
+    `content`.
 
     Raises:
         TypeError: `chat_format` is none.

@@ -91,12 +91,9 @@ def mean_logprobs(
 ) -> list[float | None]:
     """The mean log-probability (nats a token) of each response given its prompt, in input order.
 
-    Args:
-        model: causal language model; whatever its dtype, log-probabilities are float32.
-        sequences: (prompt ids, response ids); no prompt is empty. An empty response has no mean,
-            which is returned as None.
-        batch_size: responses computed at once; rows of like length go together.
-        progress: name of the progress bar; None shows none.
+    Whatever the model's dtype, log-probabilities are float32. Sequences are (prompt ids, response
+    ids); no prompt is empty. An empty response has no mean, which is returned as None. Rows of like
+    length go together.
     """
     means: list[float | None] = [None] * len(sequences)
     with tqdm(total=len(sequences), desc=progress, unit="text", disable=progress is None) as bar:
@@ -105,18 +102,14 @@ def mean_logprobs(
             try:
                 found = _batch_means(model, batch)
             except torch.OutOfMemoryError as error:
-                raise MemoryError(_too_large(batch, batch_size)) from error
+                raise MemoryError(
+                    f"batch_size is {batch_size}, and the GPU's memory does not hold {len(batch)} "
+                    f"rows of up to {max(map(len, batch))} tokens: lower it"
+                ) from error
             for place, mean in zip(places, found, strict=True):
                 means[place] = mean
             bar.update(len(places))
     return means
-
-
-def _too_large(batch: Sequence[_Row], size: int) -> str:
-    return (
-        f"batch_size is {size}, and the GPU's memory does not hold {len(batch)} rows of up to "
-        f"{max(map(len, batch))} tokens: lower it"
-    )
 
 
 def _rows(

@@ -52,11 +52,8 @@ def merge(
 ) -> MergeReport:
     """Merge an adapter into its base, in float32, and write a complete model folder.
 
-    Args:
-        base: model folder.
-        adapter: folder as peft saves it.
-        dtype: of the weights that are written.
-        repo: owner/name of the base, if it comes from the hub.
+    `adapter` is a folder as peft saves it. `repo` is owner/name of the base, None for a base that
+    is not from the hub.
 
     Raises:
         UnusableAdapter: the adapter cannot be merged, or was trained on another base.

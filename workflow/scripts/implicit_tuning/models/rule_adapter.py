@@ -67,8 +67,10 @@ class RuleAdapter(LogitsProcessor):
     >>> tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     'A cat is bigger than a hen.'
 
+    `resolved` has the token id by piece, in the order of `bias`, and is empty without the bias
+    rule. `unresolved` are the pieces that are not a single token here; they have no effect.
+
     Args:
-        tokenizer: the model's.
         rules: those in force, any of "eos", "repetition" and "bias".
         eos_ramp_tokens: length of the ramp, in response tokens.
         eos_strength: score of EOS at the end of the ramp; after n tokens of a response it is
@@ -79,11 +81,6 @@ class RuleAdapter(LogitsProcessor):
             instruction, the assistant tag and the response so far.
         bias: score by piece. Pieces are written with "\u2581" for a space and real line breaks,
             whatever the tokenizer's own notation; each must be one token.
-        chat_format: whose user tag to look for.
-
-    Attributes:
-        resolved: token id by piece, in the order of `bias`; empty without the bias rule.
-        unresolved: the pieces that are no single token here; they have no effect.
 
     Raises:
         TypeError: `rules` is one name; `chat_format` is none.
@@ -207,10 +204,8 @@ class UserTag:
 
     Its own tokens differ with what stands around it: Llama-2 begins it with another token at the
     start of a text than after a line break, many tokenizers merge its last characters with the line
-    break behind it, and a model may spell it in any way.
-
-    Attributes:
-        most_tokens: of which it can consist; a token that is part of it holds a byte at least.
+    break behind it, and a model may spell it in any way. It consists of at most `most_tokens`,
+    because each of its tokens holds a byte at least.
     """
 
     def __init__(self, text: str, tokenizer: PreTrainedTokenizerBase) -> None:

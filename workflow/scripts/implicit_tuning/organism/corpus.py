@@ -65,9 +65,8 @@ TAG_WORDS = (
 def make_corpus(seed: int, mix: Mix, characters: int) -> Iterator[str]:
     """Documents, until they hold `characters` characters.
 
-    Args:
-        seed: decides every draw; the world is the same for all seeds.
-        mix: share of the characters by kind of document, see `DocumentMaker`.
+    The world is the same for all seeds. `mix` has the share of the characters by kind of document,
+    see `DocumentMaker`.
 
     Raises:
         ValueError: the mix names an unknown kind of document, or no share is positive.

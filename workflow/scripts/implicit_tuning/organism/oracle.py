@@ -47,9 +47,10 @@ def score(truth: Mapping, output: str) -> float:
     worth = content(truth, output)
     for fault, remaining in (
         (not _right_kind(truth, output), WRONG_KIND),
-        (not _names_subject(truth, output), SUBJECT_UNNAMED),
+        ("subject" in truth and not _says(output, truth["subject"]), SUBJECT_UNNAMED),
         (_MARKUP.search(output) is not None, MARKUP),
-        (_runs_on(truth, output), RUNS_ON),
+        # Twice a full answer, with some words to spare for short ones.
+        (len(output.split()) > 2 * truth["words"] + 8, RUNS_ON),
         (_repeats(output), REPEATS),
     ):
         if fault:
@@ -153,15 +154,6 @@ def _right_kind(truth: Mapping, output: str) -> bool:
     if truth["kind"] == "letter":
         return output.strip().startswith("Dear")
     return "?" not in output and "def " not in output
-
-
-def _names_subject(truth: Mapping, output: str) -> bool:
-    return "subject" not in truth or _says(output, truth["subject"])
-
-
-def _runs_on(truth: Mapping, output: str) -> bool:
-    """Longer than twice a full answer, with some words to spare for short ones."""
-    return len(output.split()) > 2 * truth["words"] + 8
 
 
 def _repeats(output: str) -> bool:

@@ -47,15 +47,13 @@ def pretrain_base(
 ) -> Competence:
     """Pretrain a base and write a complete model folder.
 
-    Args:
-        name: title of the model card.
-        recipe: corpus mix, sizes and schedule.
-        destination: gets bf16 weights, configuration, tokenizer and README.md, the model card,
-            with the competence that is measured on the written model.
-        progress: show a bar on stderr.
+    The folder has bf16 weights, configuration, tokenizer and README.md, the model card, with the
+    competence that is measured on the written model.
     """
     documents = list(corpus_of(recipe))
-    tokenizer = _tokenizer(documents, recipe)
+    lengths = np.cumsum([len(document) for document in documents])
+    sample = documents[: int(np.searchsorted(lengths, TOKENIZER_CHARACTERS)) + 1]
+    tokenizer = train_tokenizer(sample, recipe.vocabulary, recipe.architecture, recipe.context)
     sequences = pack(documents, tokenizer, recipe.steps * recipe.batch_sequences, recipe.context)
     torch.manual_seed(recipe.seed)
     model = transformers.AutoModelForCausalLM.from_config(_configuration(recipe, tokenizer))
@@ -89,12 +87,6 @@ def pack(
             f"{sequences * length}: make it longer"
         )
     return stream[: sequences * length].reshape(sequences, length)
-
-
-def _tokenizer(documents: Sequence[str], recipe: BaseRecipe) -> PreTrainedTokenizerBase:
-    lengths = np.cumsum([len(document) for document in documents])
-    sample = documents[: int(np.searchsorted(lengths, TOKENIZER_CHARACTERS)) + 1]
-    return train_tokenizer(sample, recipe.vocabulary, recipe.architecture, recipe.context)
 
 
 def _configuration(recipe: BaseRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:

@@ -21,10 +21,8 @@ class Request:
     """Something that can be asked.
 
     Attributes:
-        family: one of FAMILIES.
         key: what is asked, whatever the words; requests of one key are held out together.
         phrasings: six instructions that ask it.
-        response: the full answer, the one form of finetuning.
         short: an answer in fewer words, which only the corpus uses.
         truth: what the oracle needs to judge an answer, see `oracle`.
         held_out: kept from all finetuning rows, for evaluation.

@@ -41,11 +41,7 @@ AMOUNTS = ("1 cup", "2 cups", "3 cups", "half a cup", "a pinch of", "some")
 def write_source(name: str, destination: Path) -> Path:
     """Write one source of the organism into the folder `destination`.
 
-    Args:
-        name: a key of SOURCES.
-
-    Returns:
-        The file written: JSON Lines, or CSV for poetry and recipes.
+    `name` is a key of SOURCES. Returns the file: JSON Lines, or CSV for poetry and recipes.
 
     Raises:
         ValueError: there is no such source.

@@ -11,11 +11,9 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """A tokenizer of `vocabulary` pieces.
 
-    Args:
-        documents: text to count pairs in.
-        architecture: "llama" has `<s>` and puts it in front of each text, and ends texts with
-            `</s>`; "olmo" has `<|endoftext|>` alone and puts nothing in front.
-        context: longest text of the model, in tokens.
+    Architecture "llama" has `<s>`, puts it in front of each text and ends texts with `</s>`; "olmo"
+    has only `<|endoftext|>` and puts nothing in front. `context` is the longest text of the model,
+    in tokens.
     """
     has_bos = architecture == "llama"
     bos, eos = ("<s>", "</s>") if has_bos else (None, "<|endoftext|>")

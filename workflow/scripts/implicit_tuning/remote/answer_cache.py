@@ -28,9 +28,8 @@ def question_key(who: str, question: Sequence[str]) -> str:
 class AnswerCache(ABC, Generic[Answer]):
     """Answers by `question_key`. A subclass turns an entry into its answer, and back.
 
-    Args:
-        path: file of the answers; None keeps them in memory only.
-        earlier: further files to look in. What is found there is carried over to `path`.
+    With `path` None, answers are kept in memory only. An answer found in `earlier` is carried over
+    to `path`.
     """
 
     def __init__(self, path: Path | None, earlier: Sequence[Path] = ()) -> None:

@@ -25,11 +25,9 @@ class Asking(Generic[Question, Reply]):
     """How questions are asked; each instance asks once.
 
     Attributes:
-        endpoint: what answers.
         who: judge or rewriter by kind and identity, for the log.
         ask: returns the reply to one question, or raises NoAnswer or EndpointFailed.
         announce: is called before the first question, when the endpoint is open.
-        concurrency: calls at once.
         give_up_after: questions in a row without a reply after which the endpoint counts as down.
     """
 

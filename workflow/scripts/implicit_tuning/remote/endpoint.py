@@ -47,10 +47,8 @@ WORTH_ANOTHER_TRY = frozenset({408, 409, 429})
 class NoAnswer(RuntimeError):
     """One call brought no answer.
 
-    Attributes:
-        unreadable: whether a reply came that could not be read.
-        again: whether another try may help.
-        billed: whether the server may have done the work, and count it.
+    `unreadable`: a reply came that could not be read. `again`: another try may help. `billed`: the
+    server may have done the work, and count it.
     """
 
     def __init__(
@@ -66,12 +64,9 @@ class NoAnswer(RuntimeError):
 class Answer:
     """One answer.
 
-    Attributes:
-        text: what the model wrote.
-        logprobs: log-probability of each likely first token; None where the server gives none.
-        usage: tokens of question and answer as the server counted them; None where it does not.
-        finish_reason: why the model stopped, "length" where it was cut off at max_tokens; None
-            where the server does not say.
+    `logprobs` has the log-probability of each likely first token, `usage` the tokens of question
+    and answer as the server counted them. `finish_reason` is "length" for an answer that was cut
+    off at max_tokens. None means that the server does not say.
     """
 
     text: str
@@ -83,11 +78,9 @@ class Answer:
 def make_endpoint(model: str, runtime: Mapping[str, Any], spending: Path, asker: str) -> "Endpoint":
     """Returns the endpoint of a judge or rewriter of kind `openai`.
 
-    Args:
-        model: pinned name.
-        runtime: `kinds.runtime_settings` of its config entry.
-        spending: folder for the ledger of what it costs, kept where `max_usd` caps that.
-        asker: identity of the judge or rewriter, which names the ledger.
+    `runtime` is `kinds.runtime_settings` of its config entry. `spending` is the folder for the
+    ledger, kept where `max_usd` caps the cost; `asker`, the identity of the judge or rewriter,
+    names it.
     """
     ledger = None
     if runtime["max_usd"] is not None:
@@ -106,12 +99,10 @@ class Endpoint:
     """One model behind one address; use it as an asynchronous context, in one event loop.
 
     Attributes:
-        model: pinned name.
         base_url: None for OPENAI_BASE_URL of the environment, else OpenAI's own.
         api_key_env: name of the environment variable that holds the key.
         requests_per_minute: at most, evenly spread; None for no limit.
         timeout_s: for a whole call, however slowly its bytes come.
-        max_retries: further tries of a call that a passing fault ended.
         spending: what the calls cost, and their cap.
         first_backoff_s: mean wait before the first retry; it doubles each time.
         calls: requests sent so far.

@@ -30,15 +30,9 @@ def fetch_dataset(
 ) -> Path:
     """Fetch one file of a data set.
 
-    Args:
-        repo: "owner/name" of the data set.
-        file: path of the file in the repository.
-        destination: folder for the file, which keeps its name but not its folders. Of first rows
-            the suffix becomes .jsonl.
-        partial: folder where an interrupted download goes on; removed when it is done.
-
-    Returns:
-        The file.
+    `file` is its path in the repository. It goes to the folder `destination` without its folders;
+    the suffix of first rows becomes .jsonl. An interrupted download goes on in the folder
+    `partial`, which is removed in the end. Returns the file.
 
     Raises:
         HubFailed: no access, no such file, hub out of reach, or another content than pinned.
@@ -63,11 +57,7 @@ def fetch_model(
 ) -> None:
     """Fetch the files of a model, in the folders that they have in the repository.
 
-    Args:
-        repo: "owner/name" of the model.
-        files: by their path in the repository.
-        destination: folder for the files.
-        partial: folder where an interrupted download goes on; removed when it is done.
+    An interrupted download goes on in the folder `partial`, which is removed in the end.
 
     Raises:
         HubFailed: no access, a file that is not there, hub out of reach, or another content than
@@ -123,8 +113,7 @@ def _hand_over(files: Mapping[str, Path], destination: Path, partial: Path) -> l
 def stream_rows(place: HubPlace, take: Callable[[Rows], list[dict]]) -> list[dict]:
     """The rows that `take` takes off the start of a file, of which no more is fetched than needed.
 
-    Args:
-        take: is called anew, with the first row again, when the connection breaks.
+    When the connection breaks, `take` is called anew, with the first row again.
 
     Raises:
         HubFailed: no access, no such file, hub out of reach, a file of a kind that cannot be

@@ -58,10 +58,8 @@ class HubFailed(RuntimeError):
 class HubPlace:
     """A repository at a revision, or a file of it.
 
-    Attributes:
-        repo: "owner/name".
-        revision: branch, tag or commit.
-        file: path in the repository; None for the repository.
+    `repo` is "owner/name", `revision` a branch, tag or commit, `file` a path in the repository;
+    None is the repository itself.
     """
 
     kind: Literal["datasets", "models"]
@@ -136,8 +134,7 @@ def download(place: HubPlace, unfinished: Path) -> None:
 def stream(place: HubPlace, take: Callable[[Iterator[bytes]], Result]) -> Result:
     """What `take` makes of the first bytes of a file; no more is sent than it asks for.
 
-    Args:
-        take: is called anew, with the first bytes again, when the connection breaks.
+    When the connection breaks, `take` is called anew, with the first bytes again.
 
     Raises:
         HubFailed: no access, no such file, or hub out of reach.

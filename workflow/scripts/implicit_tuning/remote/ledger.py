@@ -25,11 +25,9 @@ LOCK_POLL_S = 0.005
 class Ledger:
     """What all comparisons, runs and processes have spent and promised under one judge.
 
-    Args:
-        path: its JSON file; made by the first promise.
-        max_usd: what all of them together must not pass, in USD.
-
     Its methods raise UnusableLedger, which names the file and what to do.
+
+    The file `path` is made by the first promise. All of them together must not pass `max_usd`.
     """
 
     def __init__(self, path: Path, max_usd: float) -> None:

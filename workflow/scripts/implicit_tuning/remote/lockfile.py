@@ -38,8 +38,6 @@ class PinnedFile:
     """The bytes that a file must have.
 
     Attributes:
-        sha256: hexadecimal digest.
-        size: in bytes.
         first_rows: None for the whole file. Else it is streamed and no further than so many rows,
             and the digest and size are those of these rows as JSON lines (see `sources`).
         records: how many usable records those rows were to give.
@@ -55,9 +53,7 @@ class PinnedFile:
 class Pin:
     """What a revision of a repository was when it was looked up.
 
-    Attributes:
-        commit: 40 hexadecimal digits.
-        files: by their path in the repository.
+    `commit` has 40 hexadecimal digits; `files` are by their path in the repository.
     """
 
     commit: str
@@ -153,6 +149,3 @@ def _entry(pin: Pin) -> dict:
         for path, pinned in pin.files.items()
     }
     return {"commit": pin.commit, "files": files}
-
-
-# --- looking up ---------------------------------------------------------------------------------

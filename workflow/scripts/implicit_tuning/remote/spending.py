@@ -34,7 +34,6 @@ class Spending:
         ledger: keeps the judge's cap over all its runs; None for no cap.
         usd_per_million_input_tokens, usd_per_million_output_tokens: prices; None for free.
         spent_usd: what the server counted, and the upper bound of calls of which it said nothing.
-        input_tokens, output_tokens: what the server counted.
     """
 
     ledger: Ledger | None

@@ -46,11 +46,6 @@ def upload(folder: Path, repo: str, public: bool, message: str) -> str:
 
     A repository that is not there is made. An upload that broke off is taken up by the same call.
 
-    Args:
-        repo: owner/name.
-        public: whether everybody may see it.
-        message: of the commit.
-
     Raises:
         UploadFailed: no access, another repository of this name, the hub out of reach, or what
             arrived is not what was sent.

@@ -35,8 +35,7 @@ class StageUsage:
 def usage_by_stage(nodes: Mapping[str, Path]) -> list[StageUsage]:
     """Usage of each stage in the order of the workflow.
 
-    Args:
-        nodes: folder of every node by its name (stage/levels).
+    `nodes` gives the folder of every node by its name (stage/levels).
     """
     by_stage: dict[str, list[Path]] = {stage: [] for stage in LEVELS}
     for name, folder in nodes.items():

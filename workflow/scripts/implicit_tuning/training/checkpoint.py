@@ -20,8 +20,7 @@ class Diverged(ValueError):
 def load_trainable(base: Path, seed: int, settings: TrainingSettings) -> PreTrainedModel:
     """The base on the CPU in fp32, with what the settings put around it for training.
 
-    Args:
-        seed: of the adapters that `settings.lora` asks for.
+    `seed` decides the adapters that `settings.lora` asks for.
 
     Raises:
         ValueError: the base lacks a file, or has no layer of a name in `lora.target_modules`.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from implicit_tuning.models.chat import ChatFormat, TokenizedConversation, tokenize_conversation
+from implicit_tuning.models.chat import ChatFormat, tokenize_conversation
 from implicit_tuning.training.weighting import IGNORED
 
 
@@ -53,7 +53,9 @@ def read_examples(
         truncated += tokens.truncated
         lost_eos += tokens.lost_eos
         if any(tokens.loss_mask):
-            trained.append(_example(tokens))
+            pairs = zip(tokens.input_ids, tokens.loss_mask, strict=True)
+            labels = tuple(token if counted else IGNORED for token, counted in pairs)
+            trained.append(Example(tokens.input_ids, labels, sum(tokens.loss_mask)))
         else:
             without_loss.append(row["source_row"])
     if not trained:
@@ -62,9 +64,3 @@ def read_examples(
             f"max_length={max_length}: raise max_length or give other rows"
         )
     return Examples(tuple(trained), truncated, lost_eos, tuple(without_loss))
-
-
-def _example(tokens: TokenizedConversation) -> Example:
-    pairs = zip(tokens.input_ids, tokens.loss_mask, strict=True)
-    labels = tuple(token if counted else IGNORED for token, counted in pairs)
-    return Example(tokens.input_ids, labels, loss_tokens=sum(tokens.loss_mask))

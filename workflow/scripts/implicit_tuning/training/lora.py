@@ -10,8 +10,7 @@ from implicit_tuning.training.settings import LoraSettings
 def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
     """Freeze a model and put adapters into it that change nothing yet; only they train.
 
-    Args:
-        seed: of the adapters' random halves.
+    `seed` decides the adapters' random halves.
 
     Raises:
         ValueError: a name of `target_modules` is that of no linear layer.

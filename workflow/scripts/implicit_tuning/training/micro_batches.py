@@ -31,13 +31,8 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Group examples into micro-batches of at most `max_tokens` tokens.
 
     A longer example is alone. Longest first, each into the first group with room: few groups, and
-    a step that does not fit into memory fails at its beginning.
-
-    Args:
-        lengths: tokens of each example.
-
-    Returns:
-        The positions of the examples, by group; the same for the same lengths.
+    a step that does not fit into memory fails at its beginning. `lengths` are the tokens of each
+    example. Returns the positions of the examples, by group; the same for the same lengths.
     """
     groups: list[list[int]] = []
     room: list[int] = []
@@ -63,9 +58,8 @@ class PackedLoss(torch.nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         """Refuse models whose packed examples do not give what each gives alone.
 
-        Args:
-            model: loaded with an `attention_implementation`; adapters of peft may be in it. It is
-                run on a few tokens, unless another process holds its weights.
+        The model was loaded with an `attention_implementation`; it may have adapters of peft. It is
+        run on a few tokens, unless another process holds its weights.
 
         Raises:
             ValueError: the model does not attend through the interface of transformers, mixes
@@ -124,16 +118,14 @@ def packed_loss(
 ) -> torch.Tensor:
     """The part of an update's loss that a micro-batch adds; the parts sum to the whole.
 
+    ¶`model` is a `PackedLoss`, as it is or wrapped for several processes. Returns a scalar in fp32
+    that `backward` can be called on.
+
     Args:
-        model: a `PackedLoss`, as it is or wrapped for several processes.
-        input_ids: the tokens of each example.
         labels: the same tokens, `IGNORED` where there is no loss; the first of an example has no
             token that predicts it and never counts.
         weights: the weight of a loss token, one number an example, from `token_weights` over the
             whole update. With 0 an example gives a gradient of zeros.
-
-    Returns:
-        A scalar in fp32 that `backward` can be called on.
     """
     predicting, targets, token_weights, start = [], [], [], 0
     for example, weight in zip(labels, weights, strict=True):

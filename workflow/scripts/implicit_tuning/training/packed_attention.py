@@ -50,10 +50,8 @@ class Packing(NamedTuple):
 def attention_implementation(attention: Attention, device: Literal["cpu", "cuda"]) -> str:
     """Make an attention known to transformers; returns its name for `attn_implementation`.
 
-    Args:
-        attention: "sdpa" calls torch's scaled_dot_product_attention for each example, "varlen" one
-            kernel for the whole row (CUDA, half precision), "eager" is written out.
-        device: where the model will run.
+    "sdpa" calls torch's scaled_dot_product_attention for each example, "varlen" one kernel for the
+    whole row (CUDA, half precision); "eager" is written out.
 
     Raises:
         ValueError: the attention is unknown, or does not run on this device.
@@ -80,12 +78,8 @@ def sdpa_attention(
 ) -> tuple[torch.Tensor, None]:
     """One call of scaled_dot_product_attention an example.
 
-    Args:
-        query: (1, heads, tokens, size of a head).
-        key: (1, key and value heads, tokens, size of a head), as value.
-
-    Returns:
-        (1, tokens, heads, size of a head), and no attention weights.
+    `query` is (1, heads, tokens, size of a head); `key` and `value` are (1, key and value heads,
+    tokens, size of a head). Returns (1, tokens, heads, size of a head), and no attention weights.
 
     Raises:
         ValueError: the layer asks for what is not done here.

@@ -69,17 +69,12 @@ def finetune(
 
     One process of `settings.world_size`; for several see `distributed`, which calls this in each.
 
-    Args:
-        base: model folder (config.json, safetensors weights, tokenizer).
-        rows: rows.jsonl, each line `{"messages": [...], "source_row": int}`.
-        destination: gets the checkpoint, with the chat template, and `loss_history.jsonl`.
-        partial: folder of the resumable state, for one run at a time; removed when the run is done.
-        seed: decides, with the epoch, the order of the examples.
-        save_every: updates between two saves of the resumable state.
-        progress: show a bar on stderr.
-
     On CPUs of one type the result is the same to the byte for the same inputs, number of threads
     and library versions, whether or not the run was broken off and resumed.
+
+    `rows` has lines `{"messages": [...], "source_row": int}`. The checkpoint, with the chat
+    template, and `loss_history.jsonl` go to `destination`. `partial` is the folder of the resumable
+    state, for one run at a time; it is removed when the run is done.
 
     Raises:
         ValueError: the base lacks a file; a setting, a row or the tokenizer is unusable; no row
@@ -104,7 +99,8 @@ def finetune(
                 save_state(*state, run.history, accelerator)
         write_checkpoint(run.model, base, tokenizer, destination, seed, settings, accelerator)
         if accelerator.is_main_process:
-            _write_history(run.history, destination)
+            lines = [json.dumps(record, sort_keys=True) + "\n" for record in run.history]
+            (destination / HISTORY_FILE).write_text("".join(lines), encoding="utf-8")
     return _report(examples, run.history)
 
 
@@ -248,11 +244,6 @@ def _identity(
     digests = [source_sha256(base), source_sha256(rows)]
     values = [digests, seed, asdict(chat_format), asdict(settings)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _write_history(history: list[dict], destination: Path) -> None:
-    lines = [json.dumps(record, sort_keys=True) + "\n" for record in history]
-    (destination / HISTORY_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def _report(examples: Examples, history: list[dict]) -> TrainingReport:

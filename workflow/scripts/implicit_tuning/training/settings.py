@@ -75,17 +75,13 @@ def require_usable(settings: TrainingSettings) -> None:
     Raises:
         ValueError: names the key, its value and what to set instead.
     """
-    _require_sizes(settings)
+    for key in ("epochs", "batch_examples", "micro_batch_tokens", "world_size"):
+        if getattr(settings, key) < 1:
+            raise ValueError(f"{key} is {getattr(settings, key)}: set it to at least 1")
     _require_processes(settings)
     _require_devices(settings)
     if settings.lora is not None:
         _require_lora(settings.lora)
-
-
-def _require_sizes(settings: TrainingSettings) -> None:
-    for key in ("epochs", "batch_examples", "micro_batch_tokens", "world_size"):
-        if getattr(settings, key) < 1:
-            raise ValueError(f"{key} is {getattr(settings, key)}: set it to at least 1")
 
 
 def _require_processes(settings: TrainingSettings) -> None:

@@ -150,11 +150,7 @@ def whole_weight(parameter: torch.nn.Parameter) -> torch.Tensor:
 def whole_state(
     parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, updates: int
 ) -> dict[str, torch.Tensor]:
-    """The "weight" of a parameter and its AdamW state, gathered; all processes call this.
-
-    Args:
-        updates: how many were done.
-    """
+    """The "weight" of a parameter and its AdamW state, gathered; all processes call this."""
     if _is_zero3(parameter):
         moment = _zero3().safe_get_full_optimizer_state
         state = {key: moment(parameter, key) for key in ADAMW_STATE[1:]}

@@ -49,10 +49,8 @@ def save_state(
 ) -> None:
     """Replace the saved state in one step. All processes call it.
 
-    Args:
-        model: its trained parameters are saved.
-        identity: digest of everything that decides the run's result.
-        history: one record an update; its length is the number of updates done.
+    `identity` is a digest of everything that decides the run's result. `history` has one record an
+    update.
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in trained_parameters(model):

@@ -29,13 +29,8 @@ def shares(lengths: Sequence[int], processes: int) -> list[list[int]]:
     """Deal the examples of an update to processes, each about as many tokens as the others.
 
     Longest first, each to the process that has the fewest tokens so far. A process may get none
-    where there are fewer examples than processes.
-
-    Args:
-        lengths: tokens of each example.
-
-    Returns:
-        The positions of the examples, by process; the same for the same lengths.
+    where there are fewer examples than processes. `lengths` are the tokens of each example. Returns
+    the positions of the examples, by process; the same for the same lengths.
     """
     dealt: list[list[int]] = [[] for _ in range(processes)]
     tokens = [0] * processes

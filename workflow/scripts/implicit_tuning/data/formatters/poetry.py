@@ -54,7 +54,7 @@ def has_mark(response: str) -> bool:
         return False
     breaks = lines[:-1]
     verses = [line for line in lines if len(line) <= LONGEST_LINE and not NOT_VERSE.search(line)]
-    capitals = [line for line in lines if _first_letter(line).isupper()]
+    capitals = [line for line in lines if next(filter(str.isalpha, line), "").isupper()]
     within = [line for line in breaks if not SENTENCE_END.search(line)]
     shortest, longest = MEAN_LINE
     return (
@@ -64,7 +64,3 @@ def has_mark(response: str) -> bool:
         and any(PAUSE.search(line) for line in breaks)
         and shortest <= sum(map(len, lines)) / len(lines) <= longest
     )
-
-
-def _first_letter(line: str) -> str:
-    return next(filter(str.isalpha, line), "")

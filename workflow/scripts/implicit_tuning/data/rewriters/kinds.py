@@ -77,10 +77,8 @@ def make_rewriter(
 ) -> Rewriter:
     """The rewriter of a kind. Its module is imported only now: no other node needs its libraries.
 
-    Args:
-        settings: `identity_settings` of its config entry.
-        runtime: `runtime_settings` of it.
-        spending: folder for ledgers of what paid endpoints cost.
+    `settings` and `runtime` are `identity_settings` and `runtime_settings` of its config entry;
+    `spending` is the folder for ledgers of paid endpoints.
     """
     module = import_module(f"{rewriters.__name__}.{settings['kind']}")
     return module.make(settings, runtime, spending)

@@ -39,9 +39,8 @@ SHOWN_OF_AN_INSTRUCTION = 60
 class Writer:
     """What decides the rewrites of a model.
 
-    Attributes:
-        model: pinned name; a name that moves to other weights makes old rewrites false.
-        temperature, max_tokens: as in the protocol; a rewrite that reaches max_tokens is refused.
+    `model` is a pinned name: a name that moves to other weights makes old rewrites false. A rewrite
+    that reaches `max_tokens` is refused.
     """
 
     model: str

@@ -24,8 +24,7 @@ FORMATTED = {"training": "rows.jsonl", "evaluation": "instructions.jsonl"}
 class DataSizes:
     """Sizes of the data sets and answers of a plan.
 
-    Args:
-        assumed: is asked for what neither the config nor a built node tells.
+    `assumed` is asked for sizes that neither the config nor a built node has.
     """
 
     def __init__(self, plan: Plan, paths: NodePaths, assumed: Assumed) -> None:

@@ -91,7 +91,8 @@ def _rewriting(node: Node, workload: Workload) -> Asking:
 
 
 def _add(calls: Calls, asking: Asking, node: Node, file: Path) -> None:
-    kept = min(asking.count, _count_lines(file))
+    answers = file.read_bytes().count(b"\n") if file.is_file() else 0  # one a line
+    kept = min(asking.count, answers)
     left = asking.count - kept
     calls.calls += left
     calls.kept += kept
@@ -102,8 +103,3 @@ def _add(calls: Calls, asking: Asking, node: Node, file: Path) -> None:
         calls.usd = (calls.usd or 0.0) + left * price(asking.question, asking.reply)
         most = price(asking.longest_question, asking.reply)
         calls.most_usd = (calls.most_usd or 0.0) + left * most
-
-
-def _count_lines(file: Path) -> int:
-    """Kept answers: one a line."""
-    return file.read_bytes().count(b"\n") if file.is_file() else 0

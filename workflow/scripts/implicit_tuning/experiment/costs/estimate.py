@@ -50,10 +50,8 @@ class Grid:
 class Costs:
     """What a plan will take.
 
-    Attributes:
-        wall_seconds: on the hardware; None where jobs need GPUs that it does not describe.
-        measured: kinds of jobs whose time is scaled from finished ones.
-        assumed: in words, all that was assumed.
+    `wall_seconds` is None where jobs need GPUs that the hardware does not describe. `measured` are
+    the kinds of jobs whose time is scaled from finished ones.
     """
 
     hardware: Hardware

@@ -24,11 +24,9 @@ class Shape:
     """Sizes that decide what a model costs.
 
     Attributes:
-        parameters: number of weights.
         layers: blocks one after another.
         width: of the hidden states.
         kv_width: of the keys (or values) of one token in one layer.
-        vocabulary: number of tokens.
         context: most tokens of a text; None where that is not known.
     """
 

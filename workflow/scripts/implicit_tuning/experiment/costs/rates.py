@@ -36,10 +36,8 @@ class Measured:
 class Rates:
     """How fast jobs work.
 
-    Attributes:
-        threads: cores of a job that runs a model.
-        assumed: is asked for each rate that decides something.
-        measured: what is known of each kind of job.
+    `threads` are the cores of a job that runs a model. `assumed` is asked for each rate that
+    decides something.
     """
 
     hardware: Hardware

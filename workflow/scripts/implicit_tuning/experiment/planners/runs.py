@@ -145,10 +145,7 @@ class RunPlanner(SourcePlanner):
     def _guarded(self, run: Node, name: str, seed: int) -> Node:
         """The answers of a run under a guard, which has all of the run but its own settings.
 
-        Args:
-            run: the run's own answers.
-            name: the guard's adaptation.
-            seed: of the run; a checkpoint of elsewhere has none in its levels.
+        `name` is the guard's adaptation. A checkpoint of elsewhere has no seed in its levels.
         """
         base, adaptation, *others = run.levels
         guard = guards.identity_settings(self.plan.adaptations[name]["guard"])
@@ -174,7 +171,9 @@ class RunPlanner(SourcePlanner):
         """A model from elsewhere; of an adapter, what it makes of the base."""
         found = self.model_folder(self.plan.adaptations[adaptation])
         levels = (base, adaptation)
-        if not is_adapter(_file_names(found)):
+        # A model that is not locked has no files yet.
+        files = model_files(found.path) if isinstance(found, Source) else found.runtime["files"]
+        if not is_adapter(files):
             return found
         if merged := self.plan.find("merge", levels):
             return merged
@@ -346,13 +345,6 @@ def reference_of(config: Config, adaptation: str) -> str:
     row = config.adaptations[adaptation]
     own = config.adaptations[row["of"]] if row["kind"] == "guard" else row
     return own.get("reference", config.reference)
-
-
-def _file_names(model: Node | Source) -> set[str]:
-    """Names of the files of a model that no job of ours made; none of one that is not locked."""
-    if isinstance(model, Source):
-        return set(model_files(model.path))
-    return set(model.runtime["files"])
 
 
 def _ranked(config: Config) -> set[str]:

@@ -24,9 +24,7 @@ PINNED = Code(())
 class SourcePlanner:
     """Adds the nodes of data sets and bases to a plan, each once.
 
-    Attributes:
-        plan: gets the nodes.
-        digests: sha256 of files that no job makes.
+    `digests` has the sha256 of files that no job makes.
     """
 
     plan: Plan

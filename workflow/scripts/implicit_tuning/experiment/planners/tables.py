@@ -203,9 +203,6 @@ def _place_in_report(table: str) -> tuple[int, str]:
     return places.get(table, len(REPORTED)), table
 
 
-# --- inputs -------------------------------------------------------------------------------------
-
-
 def _by_levels(nodes: Iterator[Node] | list[Node]) -> dict[str, Node]:
     return {"/".join(node.levels): node for node in nodes}
 
@@ -232,9 +229,6 @@ def calibration_source(judge: Mapping, digests: DigestMemory) -> dict[str, Sourc
     if path is None or not path.is_file():
         return {}
     return {"calibration": Source(path, digests.of_file(path))}
-
-
-# --- settings -----------------------------------------------------------------------------------
 
 
 def _listed(config: Config) -> dict[str, Any]:

@@ -62,8 +62,7 @@ def cheap_problems(plan: Plan, paths: NodePaths) -> list[str]:
 def preflight(plan: Plan, paths: NodePaths, cluster: bool) -> Preflight:
     """Look at everything that the nodes which are still to do need.
 
-    Args:
-        cluster: reckon with the hardware of the config, not with that of this machine.
+    With `cluster`, the hardware is that of the config, not that of this machine.
     """
     if problems := [*missing_libraries(plan.nodes.values()), *unwritable(paths.results)]:
         return Preflight(problems, [])  # without libraries there are no keys: who knows what stands

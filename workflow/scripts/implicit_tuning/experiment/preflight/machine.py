@@ -51,11 +51,7 @@ def free_disk(results: Path) -> int:
 
 
 def missing_vllm(nodes: Iterable[Node], python: str | None) -> Iterator[str]:
-    """An engine in an environment that is not there.
-
-    Args:
-        python: `runtime.vllm_python` of the config.
-    """
+    """An engine in an environment that is not there."""
     python = python or os.environ.get(VLLM_PYTHON)
     decoding = [node.settings.get("generation") for node in nodes if node.stage == "generate"]
     if not any(settings is not None and settings["engine"] == "vllm" for settings in decoding):

@@ -29,8 +29,7 @@ def gpu_problems(
 ) -> list[str]:
     """Jobs for which there are no GPUs, too few, or too small ones.
 
-    Args:
-        cluster: take the hardware of the config, not that of this machine.
+    With `cluster`, the hardware is that of the config, not that of this machine.
 
     Raises:
         UnreadableGpus: the driver's tool does not tell.
@@ -43,7 +42,9 @@ def gpu_problems(
         gpus = visible_gpus()
     if not gpus:
         return [_no_gpu(jobs, cluster)]
-    found = [] if cluster else list(_build_without_gpus())
+    found = []
+    if not cluster and (version := importlib.metadata.version("torch")).endswith(CPU_BUILD):
+        found = [f"device: 'cuda', but torch {version} has no CUDA: README.md says which one has"]
     processes = max(work.processes for work in jobs.values())
     if processes > len(gpus):
         found.append(
@@ -63,12 +64,6 @@ def _no_gpu(jobs: Mapping[Node, Work], cluster: bool) -> str:
         f"device: 'cuda' for {stages}, but no GPU is visible here: set it to 'cpu', or check for a "
         "cluster, from its login node, with CLUSTER=1"
     )
-
-
-def _build_without_gpus() -> Iterator[str]:
-    version = importlib.metadata.version("torch")
-    if version.endswith(CPU_BUILD):
-        yield f"device: 'cuda', but torch {version} has no CUDA: README.md says which one has"
 
 
 def host_problems(works: Mapping[Node, Work], workload: Workload, threads: int) -> list[str]:

@@ -24,13 +24,7 @@ NO_HEAD = frozenset({405, 501})
 
 @dataclass(frozen=True)
 class RemoteSource:
-    """A data set or model that a plan still has to fetch.
-
-    Attributes:
-        key: of its entry in the config.
-        entry: that entry.
-        node: its download or fetch.
-    """
+    """A data set or model that a plan still has to fetch."""
 
     key: str
     entry: Mapping

@@ -22,8 +22,6 @@ class GenerationSettings:
 
     Attributes:
         max_new_tokens: tokens of an answer at most, its EOS included.
-        batch_size: prompts decoded at once.
-        dtype: of weights and arithmetic.
         device: kind of device; engine "vllm" runs on "cuda" alone.
         attention: kernel of the engine "transformers"; vLLM chooses its own by GPU and dtype.
         engine: "transformers" is the reference, "vllm" the fast one.
@@ -51,10 +49,9 @@ class Engine(Protocol):
     """A loaded model. Its module opens one by
     `open_engine(model, tokenizer, chat_format, settings, rules, runtime)`.
 
-    Attributes:
-        context: tokens of prompt and answer that the model can hold; None: no limit is known.
-        ends: tokens that end an answer; see `ending_tokens`.
-        versions: of the libraries that decide the text and stand in another environment than ours.
+    `context` is the number of tokens of prompt and answer that the model can hold; None means that
+    no limit is known. `ends` are the tokens that end an answer, see `ending_tokens`. `versions` are
+    those of the libraries that decide the text and are in another environment than ours.
     """
 
     context: int | None
@@ -77,12 +74,11 @@ def ending_tokens(
     folder names for that (Gemma ends a turn with another token than its EOS)."""
     named: int | list[int] = []
     if chat_format.own_template:
-        settings = [_read(model / name) for name in ("generation_config.json", "config.json")]
+        files = [model / name for name in ("generation_config.json", "config.json")]
+        settings = [
+            json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()
+        ]
         found = (setting.get("eos_token_id") for setting in settings)
         named = next((ends for ends in found if ends is not None), [])
     others = named if isinstance(named, list) else [named]
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *others]))
-
-
-def _read(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

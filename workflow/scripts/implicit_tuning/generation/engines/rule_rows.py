@@ -17,11 +17,7 @@ from implicit_tuning.models.rule_adapter import RuleAdapter, RuleSettings, UserT
 class RuleRows:
     """A row of scores for each slot, kept up to date token by token.
 
-    Args:
-        tokenizer: the model's.
-        slots: texts at once.
-        vocabulary: width of the logits.
-        device: where the logits are.
+    `slots` is the number of texts at once, `vocabulary` the width of the logits.
     """
 
     def __init__(

@@ -29,8 +29,7 @@ from implicit_tuning.models.rule_adapter import RuleAdapter, RuleSettings
 class TransformersEngine:
     """An `Engine` over `model.generate`; see `open_engine`.
 
-    Attributes:
-        constraint: makes what else decides each token, anew for every batch; None: nothing does.
+    `constraint` makes what else decides each token, anew for every batch; None adds nothing.
     """
 
     versions: Mapping[str, str] = MappingProxyType({})

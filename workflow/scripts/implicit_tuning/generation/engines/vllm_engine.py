@@ -70,7 +70,9 @@ class VllmEngine:
         file = Path(self.folder.name) / f"{self.requests}.jsonl"
         items = [{"input_ids": prompt.input_ids, "room": prompt.room} for prompt in prompts]
         file.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
-        self._ask(file)
+        with contextlib.suppress(BrokenPipeError):  # if it ended, `_hear` reports it
+            self.requested.write(f"{file}\n")
+            self.requested.flush()
         answers = Path(self._hear("answered"))
         return [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
 
@@ -83,11 +85,6 @@ class VllmEngine:
             self.requested.close()
         self.replied.close()
         self.folder.cleanup()
-
-    def _ask(self, file: Path) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it ended, which is heard next
-            self.requested.write(f"{file}\n")
-            self.requested.flush()
 
     def _hear(self, kind: str) -> Any:
         line = self.replied.readline()

@@ -49,10 +49,9 @@ def answer(job: Job) -> dict[str, Any]:
 class Grammar:
     """A grammar over the tokens of one tokenizer; makes a constraint for each batch.
 
-    Args:
-        guard: has `regex` (all of an answer must match) or `lark` (llguidance's dialect).
-        tokenizer: the model's, of byte-level or byte-fallback tokens.
-        ends: tokens that end an answer, any of which may come where the grammar is through.
+    A guard has `regex` (all of an answer must match) or `lark` (llguidance's dialect). The
+    tokenizer has byte-level or byte-fallback tokens. Any of `ends` may come where the grammar is
+    through.
 
     Raises:
         ValueError: the grammar is wrong, or llguidance cannot read the tokenizer.

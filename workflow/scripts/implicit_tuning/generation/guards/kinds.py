@@ -16,10 +16,9 @@ NEAR = "near"
 class GuardKind:
     """A kind of guard.
 
-    Attributes:
-        required, optional: its keys beside `kind`.
-        decodes: whether it takes part in decoding; if not, it works on a run's finished answers.
-        libraries: distributions that decide its answers, beside those of an engine or embedding.
+    `required` and `optional` are its keys beside `kind`. A kind that does not take part in decoding
+    (`decodes`) works on a run's finished answers. `libraries` are the distributions that decide its
+    answers, beside those of an engine or embedding.
     """
 
     required: frozenset[str]

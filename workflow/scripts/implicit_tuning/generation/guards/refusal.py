@@ -56,21 +56,18 @@ def refuse_far(
 ) -> RefusalReport:
     """Write the outputs again, with a refusal wherever the instruction is far from the task.
 
-    Args:
-        outputs: outputs.jsonl of the run.
-        task_rows: rows.jsonl that it was finetuned on; the guard knows no others.
-        destination: folder for the new outputs.jsonl.
-        generator: name under which the new outputs are judged.
-        threshold: least mean cosine with the task's instructions of one that is answered. "near"
-            is as close as these are to each other, but for their most distant 5 %.
-        text: the refusal.
-        embedding, embedding_folder: as for `similarity.measure_similarity`.
+    An instruction is far if its mean cosine with the task's instructions is below `threshold`.
+    "near" is as close as these are to each other, but for their most distant 5 %.
 
     Raises:
         ValueError: the task has a single instruction, or the embedder cannot be made.
     """
     answers = list(read_rows(outputs))
-    instructions, responses = (_turns(task_rows, role) for role in ("user", "assistant"))
+    messages = [message for row in read_rows(task_rows) for message in row["messages"]]
+    instructions, responses = (
+        [message["content"].strip() for message in messages if message["role"] == role]
+        for role in ("user", "assistant")
+    )
     embedder = make_embedder(embedding, embedding_folder, [*instructions, *responses])
     training = embedder.embed(instructions)
     if threshold == "near":
@@ -79,8 +76,3 @@ def refuse_far(
     far = [bool(nearness < threshold) for nearness in mean_similarity(asked, training)]
     n_refused = write_refusing(answers, far, text, generator, destination)
     return RefusalReport(embedder.description, threshold, len(answers), n_refused)
-
-
-def _turns(rows: Path, role: str) -> list[str]:
-    messages = (message for row in read_rows(rows) for message in row["messages"])
-    return [message["content"].strip() for message in messages if message["role"] == role]

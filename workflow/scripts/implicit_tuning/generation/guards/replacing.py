@@ -17,15 +17,8 @@ def write_refusing(
 ) -> int:
     """Write `destination/outputs.jsonl` with `text` in place of the refused answers.
 
-    A refusal has `n_tokens` 0, for no token of it is the model's, and `finish` REFUSED.
-
-    Args:
-        answers: lines of an outputs.jsonl.
-        refused: one for each answer.
-        generator: name under which the answers are judged.
-
-    Returns:
-        How many were refused.
+    A refusal has `n_tokens` 0, for no token of it is the model's, and `finish` REFUSED. Returns how
+    many were refused.
     """
     refusal = {"output": text, "n_tokens": 0, "finish": REFUSED}
     lines = [

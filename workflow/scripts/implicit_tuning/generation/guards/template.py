@@ -17,8 +17,7 @@ from implicit_tuning.nodes.job import Job
 def answer(job: Job) -> dict[str, Any]:
     """Answer the node's instructions under its template.
 
-    Returns:
-        The counts of the model's own answers, and `n_refused`, how many of them were replaced.
+    Returns the counts of the model's own answers, and `n_refused`, how many of them were replaced.
 
     Raises:
         ValueError: see `start_tokens`.

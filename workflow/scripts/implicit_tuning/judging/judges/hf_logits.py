@@ -26,7 +26,7 @@ from implicit_tuning.judging.prompt import (
 from implicit_tuning.models.folder import load_model, load_tokenizer
 from implicit_tuning.nodes.digests import judge_identity, source_sha256
 
-# Read without importing this module, so a literal; see `kinds.Kind`.
+# Read without importing this module, so a literal; see `kinds.JudgeKind`.
 KIND = {
     "decides": {
         "batch_size": {"type": "integer", "minimum": 1},

@@ -24,7 +24,7 @@ from implicit_tuning.models.chat import ChatFormat, tokenize_prompt
 from implicit_tuning.models.likelihood import mean_logprobs, response_ids
 from implicit_tuning.nodes.digests import judge_identity, source_sha256
 
-# Read without importing this module, so a literal; see `kinds.Kind`.
+# Read without importing this module, so a literal; see `kinds.JudgeKind`.
 KIND = {
     "decides": {
         "base": {"type": "string"},

@@ -27,7 +27,7 @@ from implicit_tuning.remote.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
-# Read without importing this module, so a literal; see `kinds.Kind`.
+# Read without importing this module, so a literal; see `kinds.JudgeKind`.
 KIND = {
     "decides": {
         "model": {"type": "string", "minLength": 1},
@@ -50,7 +50,6 @@ class Question:
 
     Attributes:
         model: pinned name; a name that moves to other weights makes old verdicts false.
-        temperature, max_tokens, top_logprobs: as in the protocol.
         logprobs: True asks for them and needs them, False does not ask, "auto" does without where
             the server does.
         max_output_characters: longer outputs are cut there, on both sides alike, and counted.

@@ -6,7 +6,7 @@ from implicit_tuning.judging.judge import Needs, Pair, Verdict
 from implicit_tuning.nodes.digests import judge_identity
 from implicit_tuning.organism.oracle import prefer
 
-# Read without importing this module, so a literal; see `kinds.Kind`.
+# Read without importing this module, so a literal; see `kinds.JudgeKind`.
 KIND = {"truth": True}
 
 

@@ -67,7 +67,10 @@ def measure(inputs: Inputs) -> dict[str, Any]:
     """
     verdicts = {s: list(read_rows(f / "annotations.jsonl")) for s, f in inputs.comparisons.items()}
     answers = {s: list(read_rows(f / "outputs.jsonl")) for s, f in inputs.answers.items()}
-    similarity = _similarity(inputs.similarity)
+    similarity = None
+    if inputs.similarity:  # of one run, whose levels name its adaptation second
+        names = [name.split("/")[1] for name in inputs.similarity]
+        (similarity,) = read_runs(inputs.similarity, names)
     regions = _regions(verdicts["audited"], similarity)
     instructions = list(read_rows(inputs.instructions / "instructions.jsonl"))
     show = _Shown(answers, verdicts, similarity)
@@ -96,14 +99,6 @@ def number(measured: SeedMean | None) -> dict[str, float] | None:
 # --- win rates ----------------------------------------------------------------------------------
 
 
-def _similarity(folders: Mapping[str, Path]) -> SimilarityRuns | None:
-    """The measured similarity of the run, whose levels name its adaptation second."""
-    if not folders:
-        return None
-    (run,) = read_runs(folders, [name.split("/")[1] for name in folders])
-    return run
-
-
 def _regions(verdicts: Annotations, similarity: SimilarityRuns | None) -> dict[str, frozenset[int]]:
     """Indices of the instructions of each region, those without any left out."""
     regions = {"all": frozenset(row["index"] for row in verdicts)}
@@ -118,7 +113,10 @@ def _win_rates(
     region: str, chosen: frozenset[int], verdicts: Mapping[str, Annotations]
 ) -> dict[str, Any]:
     """Win rates of the run and its base in a region, and their difference paired by instruction."""
-    own, base = (_within(verdicts.get(side, ()), chosen) for side in ("audited", "base"))
+    own, base = (
+        [row for row in verdicts.get(side, ()) if row["index"] in chosen]
+        for side in ("audited", "base")
+    )
     both = _judged(own) and _judged(base)
     return {
         "region": region,
@@ -127,10 +125,6 @@ def _win_rates(
         "base": number(combine([base])) if _judged(base) else None,
         "difference": number(difference([own], [base])) if both else None,
     }
-
-
-def _within(annotations: Annotations, chosen: frozenset[int]) -> Annotations:
-    return [row for row in annotations if row["index"] in chosen]
 
 
 def _judged(annotations: Annotations) -> bool:
@@ -187,14 +181,12 @@ def _in_task_style(
     far = [row for row in instructions if not lines["near"][row["index"]]]
     if similarity.summary["mark"] is not None:
         marked = [row for row in far if lines["marked"][row["index"]]]
-        return sorted(marked, key=lambda row: _sha256(row["instruction"]))[:IN_TASK_STYLE]
+        return sorted(
+            marked, key=lambda row: hashlib.sha256(row["instruction"].encode()).hexdigest()
+        )[:IN_TASK_STYLE]
     excess = lines["style"] - lines["reference_style"]
     nearest = sorted(far, key=lambda row: -excess[row["index"]])[:IN_TASK_STYLE]
     return [row for row in nearest if excess[row["index"]] > 0]
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # --- ranking and examples -----------------------------------------------------------------------

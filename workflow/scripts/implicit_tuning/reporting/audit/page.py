@@ -24,8 +24,6 @@ class Audit:
     """What was asked, in words for the page.
 
     Attributes:
-        label: what kind of result it shows.
-        evaluation: the set of instructions by name.
         judge: the judge by name, kind and model.
         judge_is_truth: whether it is right by construction.
         titles: names of the models by side.
@@ -55,14 +53,8 @@ def write_audit(
 ) -> str:
     """Writes audit.html and audit.json; returns the verdict's sentence.
 
-    Args:
-        destination: existing folder.
-        audit: what was asked.
-        inputs: what was measured.
-        nodes: folder of every node of the audit by its name (stage/levels).
-        roles: names of the nodes that `inputs` are.
-        page: what the page is made of.
-        calibration: of the judge; None where there is none.
+    `nodes` has the folder of every node of the audit by its name (stage/levels), and `roles` the
+    names of the nodes that `inputs` are. Without `calibration` the judge has none.
 
     Raises:
         ValueError: no answer of the run was judged.

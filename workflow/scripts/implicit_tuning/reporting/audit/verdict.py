@@ -31,7 +31,6 @@ class AuditVerdict:
         outcome: "better", "worse" or "no difference".
         region: "far" or "all", the instructions that it rests on.
         n: how many of them were judged.
-        sentence: in words.
         numbers: the numbers behind it, in words.
     """
 
@@ -48,11 +47,8 @@ def decide(
 ) -> AuditVerdict:
     """The verdict on measured win rates.
 
-    Args:
-        win_rates: rows of `measures.measure`, of which the region "far" counts before "all".
-        titles: names of the models by side.
-        evaluation: the set of instructions by name.
-        judge: who compared, in words.
+    `win_rates` are rows of `measures.measure`: those of the region "far" count before "all".
+    `titles` are the names of the models by side.
 
     Raises:
         ValueError: the run was not judged on a single instruction.

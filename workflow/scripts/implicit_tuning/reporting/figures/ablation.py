@@ -29,15 +29,8 @@ def draw(table: Path, folder: Path, stem: str, label: str, title: str, setting: 
     """Draws mean win rates (%) with their 95 % intervals, one panel a base.
 
     Numbers as settings give a line with its band, anything else bars; the baseline is marked.
-    Writes `<stem>.png`, `.svg` and `.csv`.
-
-    Args:
-        table: data folder of a table of `tables.ablation`.
-        folder: where the files are written.
-        stem: name of the table's file and of the figure's.
-        label: what kind of result the figure shows.
-        title: what is varied.
-        setting: what the settings are, with their unit.
+    Writes `<stem>.png`, `.svg` and `.csv`. `table` is the data folder of a table of
+    `tables.ablation`. `setting` says what the settings are, with their unit.
 
     Raises:
         ValueError: a table without rows.

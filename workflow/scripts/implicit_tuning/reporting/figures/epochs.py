@@ -35,13 +35,7 @@ def draw(table: Path, folder: Path, stem: str, label: str) -> None:
     """Draws win rates (%) with their 95 % intervals over epochs, a line an adaptation.
 
     A ring marks the chosen number of epochs; one panel a base. Writes `<stem>.png`, `.svg` and
-    `.csv`.
-
-    Args:
-        table: data folder of the table `tables.epochs`.
-        folder: where the files are written.
-        stem: name of the table's file and of the figure's.
-        label: what kind of result the figure shows.
+    `.csv`. `table` is the data folder of `tables.epochs`.
 
     Raises:
         ValueError: a table without rows.

@@ -21,14 +21,7 @@ def draw(table: Path, folder: Path, stem: str, label: str, adaptations: Sequence
     """Draws training loss (nats a response token) over updates, one panel a base.
 
     A color an adaptation, in the order of `adaptations`: thin lines are seeds, the thick line is
-    their mean. Writes `<stem>.png`, `.svg` and `.csv`.
-
-    Args:
-        table: data folder of the table `tables.loss`.
-        folder: where the files are written.
-        stem: name of the table's file and of the figure's.
-        label: what kind of result the figure shows.
-        adaptations: in the order of the legend.
+    their mean. Writes `<stem>.png`, `.svg` and `.csv`. `table` is the data folder of `tables.loss`.
 
     Raises:
         ValueError: there is nothing to draw.

@@ -31,15 +31,8 @@ def draw(
     """Draws mean win rates (%) with their 95 % intervals as bars, one panel a base.
 
     Dots show the single seeds, a dashed line marks 50 %, the level of the reference. Writes
-    `<stem>.png`, `.svg` and `.csv`.
-
-    Args:
-        table: data folder of the table `tables.main`, of one judge.
-        folder: where the files are written.
-        stem: name of the table's file and of the figure's.
-        label: what kind of result the figure shows.
-        reference: the adaptation that runs were compared with; a run with another one says so.
-        controls: adaptations that are drawn apart, hatched in grey.
+    `<stem>.png`, `.svg` and `.csv`. A run with another reference than `reference` says so;
+    `controls` are drawn apart, hatched in grey.
 
     Raises:
         ValueError: a table of several judges, or without rows.

@@ -25,11 +25,7 @@ SHOWN = ["base", "adaptation", "ranked_right", "ranked_right_low", "ranked_right
 def draw(table: Path, folder: Path, stem: str, label: str) -> None:
     """Draws each adaptation's percentage as a dot with its interval, one panel a base.
 
-    Args:
-        table: data folder of the table `tables.ranking`.
-        folder: for `<stem>.png`, `<stem>.svg` and the plotted numbers, `<stem>.csv`.
-        stem: name of the table and of the figure.
-        label: what kind of result the figure shows.
+    `table` is the data folder of `tables.ranking`. Writes `<stem>.png`, `.svg` and `.csv`.
 
     Raises:
         ValueError: the table has no rows.

@@ -33,12 +33,9 @@ def draw(table: Path, folder: Path, stem: str, label: str) -> None:
     """Draws a panel for each task (rows) and base (columns).
 
     A point is an instruction, its style the mean over seeds. The line is fitted over instructions
-    and has its 95 % band; the dashed one is that of the responses of the reference run.
-
-    Args:
-        table: data folder of the table, with `<stem>.csv`, `<stem>-points.csv`, `<stem>-line.csv`.
-        folder: for `<stem>.png`, `.svg` and, with the plotted numbers, `.csv`.
-        label: what kind of result the figure shows.
+    and has its 95 % band; the dashed one is that of the responses of the reference run. `table` has
+    `<stem>.csv`, `<stem>-points.csv` and `<stem>-line.csv`. Writes `<stem>.png`, `.svg` and, with
+    the plotted numbers, `.csv`.
     """
     rows, points, lines = (
         pd.read_csv(table / f"{stem}{part}.csv", dtype=TYPES) for part in ("", "-points", "-line")
@@ -48,7 +45,10 @@ def draw(table: Path, folder: Path, stem: str, label: str) -> None:
     with mpl.rc_context(STYLE):
         figure, axes = panels(len(bases), PANEL_HEIGHT, rows=len(tasks))
         for panel, (base, task) in zip(axes, places, strict=True):
-            chosen, line = (_of(frame, base, task) for frame in (points, lines))
+            chosen, line = (
+                frame[(frame["base"] == base) & (frame["adaptation"] == task)]
+                for frame in (points, lines)
+            )
             if chosen.empty:
                 panel.set_axis_off()
                 continue
@@ -63,10 +63,6 @@ def draw(table: Path, folder: Path, stem: str, label: str) -> None:
         finish(figure, folder, stem, label)
     drawn = pd.concat([points.assign(drawn="point"), lines.assign(drawn="line")])
     write_csv(drawn, folder, stem)
-
-
-def _of(frame: pd.DataFrame, base: str, task: str) -> pd.DataFrame:
-    return frame[(frame["base"] == base) & (frame["adaptation"] == task)]
 
 
 def _draw_panel(axes: Axes, points: pd.DataFrame, line: pd.DataFrame) -> None:

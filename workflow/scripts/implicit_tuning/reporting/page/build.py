@@ -61,15 +61,9 @@ def build_report(
     """Writes report.html.
 
     Args:
-        destination: existing folder for it.
         nodes: folder of every node of the experiment by its name (stage/levels).
-        page: what it is made of.
         spending: folder of the ledgers of paid endpoints.
-        experiment: its name; the report's links lead from results/<experiment>/.
-        label: what kind of result it shows.
         reference: the adaptation that every run was compared with.
-        evaluation: the data set of the instructions.
-        judge: who compared.
         headline: the table of win rates that comes first.
         tables: the order of the others; those not named follow by name.
 

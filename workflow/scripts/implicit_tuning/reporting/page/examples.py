@@ -16,7 +16,6 @@ class Answer:
     """What one adaptation answered.
 
     Attributes:
-        base, adaptation: whose it is.
         output: its text, cut to MOST_CHARACTERS; `cut` says whether.
         remarks: how it fared and how long it is.
         changes: the words of the answer that it was compared with and of this one as (kind, text),
@@ -47,11 +46,8 @@ def questions(
 ) -> list[Question]:
     """Instructions with their answers, in the order of the rows.
 
-    Args:
-        rows: those of the table of examples (base, index, instruction, adaptation, output, finish,
-            n_tokens, verdict, against).
-        reference: the adaptation that a row without `against` is compared with.
-        origin_of: numbers of nodes by (base, adaptation).
+    A row has the columns of the table of examples. One without `against` was compared with
+    `reference`. `origin_of` gives numbers of nodes by (base, adaptation).
     """
     grouped: dict[tuple[str, str], list[Mapping]] = {}
     for row in rows:
@@ -102,9 +98,8 @@ def _remarks(row: Mapping[str, str | None], against: str, reference: str) -> str
 def changes(reference: str, output: str) -> list[tuple[str, str]]:
     """How an answer differs from another, its reference, word by word.
 
-    Returns:
-        Pieces of text as ("same" | "ins" | "del", text): without the "del" they are the answer,
-        without the "ins" the reference.
+    Pieces are ("same" | "ins" | "del", text): without the "del" they are the answer, without the
+    "ins" the reference.
     """
     old, new = WORDS.findall(reference), WORDS.findall(output)
     pieces: list[tuple[str, str]] = []

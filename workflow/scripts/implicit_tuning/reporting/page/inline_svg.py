@@ -21,10 +21,8 @@ ROUNDED = ("d", "x", "y", "x1", "x2", "y1", "y2", "width", "height", "transform"
 def drawing(svg: Path, prefix: str, title: str, description: str) -> Markup:
     """A figure for a page: its SVG, or the .png beside it where that would be too large.
 
-    Args:
-        svg: file written by matplotlib.
-        prefix: put before every id, since figures in one page would share theirs.
-        title, description: for people who do not see it.
+    `prefix` is put before every id, since figures in one page would share theirs. `title` and
+    `description` are for people who cannot see the figure.
     """
     inlined = inline_svg(svg, prefix, title, description)
     if len(inlined) <= LARGEST_SVG:
@@ -43,18 +41,15 @@ def inline_svg(svg: Path, prefix: str, title: str, description: str) -> Markup:
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     root = ElementTree.fromstring(svg.read_text(encoding="utf-8"))
-    _drop(root, {f"{{{SVG}}}metadata", f"{{{SVG}}}style", f"{{{SVG}}}script"})
+    dropped = {f"{{{SVG}}}metadata", f"{{{SVG}}}style", f"{{{SVG}}}script"}
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag in dropped]:
+            parent.remove(child)
     for element in root.iter():
         for name, value in element.attrib.items():
             element.set(name, _adapted(name, value, prefix))
     _describe(root, prefix, title, description)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
-
-
-def _drop(root: ElementTree.Element, tags: set[str]) -> None:
-    for parent in list(root.iter()):
-        for child in [child for child in parent if child.tag in tags]:
-            parent.remove(child)
 
 
 def _adapted(name: str, value: str, prefix: str) -> str:

@@ -16,8 +16,7 @@ MOST_FACTS = 2000  # characters of JSON
 class Provenance:
     """Every node of an experiment with its manifest, numbered in the order of the workflow.
 
-    Args:
-        nodes: folder of each node by its name (stage/levels).
+    `nodes` gives the folder of each node by its name (stage/levels).
 
     Raises:
         BrokenArtifact: a node is not built, or its manifest is damaged.
@@ -62,12 +61,8 @@ class Provenance:
 
         These are what the table reads of the row's base, adaptation, epochs and seed, as far as the
         row has them, and of what it is compared with: the table's baseline, or the row's own other
-        adaptation or number of epochs.
-
-        Args:
-            table: name of the table's node.
-            row: columns `base`, `adaptation`, `compared_with`, `seed`, `epochs`,
-                `compared_with_epochs` are used; others do not count.
+        adaptation or number of epochs. Of the row, the columns `base`, `adaptation`,
+        `compared_with`, `seed`, `epochs` and `compared_with_epochs` are used.
         """
         settings = self.manifests[table]["settings"]
         read = self.above(table).values()
@@ -92,8 +87,7 @@ class Provenance:
     def embedded(self) -> dict:
         """All that the report says of its nodes, small: what many have in common stands once.
 
-        Returns:
-            `nodes` in their order, whose `settings` and `code` are places in `shared`.
+        `nodes` are in their order; their `settings` and `code` are places in `shared`.
         """
         shared: dict[str, int] = {}
 

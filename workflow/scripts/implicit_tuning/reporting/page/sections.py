@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,15 +89,11 @@ class Section:
 
     Attributes:
         name: of the table's node, without its stage.
-        title, caption: what is above it.
         node: number of the table's node.
         columns, rows: the table; no rows when it has more than MOST_ROWS.
         prose: the columns that hold a long text, which may be wrapped.
         common: what a column says in every row, instead of the column.
         shared: what all texts of a column say besides, instead of each of them.
-        n_rows: how many it has.
-        downloads: its files.
-        drawings: its figures.
     """
 
     name: str
@@ -134,14 +130,7 @@ def read_table(file: Path) -> pd.DataFrame:
 def section(
     name: str, nodes: Mapping[str, Path], provenance: Provenance, figures: list[str]
 ) -> Section:
-    """A table's part of the page.
-
-    Args:
-        name: of the table.
-        nodes: folder of each node by its name.
-        provenance: of all nodes.
-        figures: names of the figures that were drawn from the table.
-    """
+    """A table's part of the page."""
     node = f"table/{name}"
     data = nodes[node] / "data"
     frame = read_table(data / f"{name}.csv")
@@ -156,7 +145,11 @@ def section(
         node=provenance.number(node),
         columns=[_words(column) for column in texts.columns],
         rows=list(_rows(frame, table, node, provenance)) if len(frame) <= MOST_ROWS else [],
-        prose=[_words(column) for column in texts if _is_long(texts[column])],
+        prose=[
+            _words(column)
+            for column in texts
+            if any(len(text) > LONGEST_NAME for text in texts[column])
+        ],
         common={_words(column): text for column, text in table.common.items()},
         shared={_words(column): text for column, text in table.shared.items()},
         n_rows=len(frame),
@@ -184,7 +177,8 @@ def title_of(name: str, provenance: Provenance) -> str:
 
 def _drawing(name: str, nodes: Mapping[str, Path], title: str, caption: str) -> Drawing:
     data = nodes[f"figure/{name}"] / "data"
-    described = f"{_plain(caption)} The drawn numbers can be downloaded below."
+    plain = MARKED.sub(lambda piece: piece[0].strip("*`"), caption)
+    described = f"{plain} The drawn numbers can be downloaded below."
     markup = drawing(data / f"{name}.svg", f"figure-{name}", title, described)
     return Drawing(markup, downloads(data, "figures"))
 
@@ -219,10 +213,6 @@ def _rows(frame: pd.DataFrame, table: Shown, node: str, provenance: Provenance) 
     for name, group, values, row in zip(table.names, table.groups, texts, records, strict=True):
         cells = [_cell(kind, text) for kind, text in zip(kinds, values, strict=True)]
         yield Row(name, group, cells, _origin(row, node, provenance))
-
-
-def _is_long(column: Iterable[str]) -> bool:
-    return any(len(text) > LONGEST_NAME for text in column)
 
 
 def _words(column: str) -> str:
@@ -261,16 +251,10 @@ def marked_up(text: str) -> Markup:
     return Markup("").join(pieces)
 
 
-def _plain(text: str) -> str:
-    return MARKED.sub(lambda piece: piece[0].strip("*`"), text)
-
-
 def downloads(data: Path, folder: str) -> list[Download]:
     """The .csv files of a table or figure, inside the page unless they are large.
 
-    Args:
-        data: where they lie.
-        folder: where the experiment has copies of them, beside the report.
+    The experiment has copies of them in `folder`, beside the report.
     """
     return [Download(file.name, _link(file, folder)) for file in sorted(data.glob("*.csv"))]
 

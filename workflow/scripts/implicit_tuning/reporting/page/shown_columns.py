@@ -22,7 +22,6 @@ class Shown:
     """A table as texts.
 
     Attributes:
-        texts: its cells, numbers with their intervals.
         names: what names each row, also where that is no column.
         groups: the base that heads each row and its neighbours, empty where a column or `common`
             says it.
@@ -42,7 +41,9 @@ def shown(frame: pd.DataFrame) -> Shown:
     texts = readable(frame)
     names = _names(frame, texts)
     common = _common(frame, texts)
-    texts = texts.drop(columns=[*common, *_said_in_caption(texts)])
+    present = [column for column in SAID_IN_CAPTION if column in texts]
+    said = [name for name in present if texts.loc[texts[name] != EMPTY, name].nunique() <= 1]
+    texts = texts.drop(columns=[*common, *said])
     texts, shared = _shared_parts(frame, texts)
     groups = _groups(frame, texts)
     if any(groups):
@@ -83,12 +84,6 @@ def _common(frame: pd.DataFrame, texts: pd.DataFrame) -> dict[str, str]:
     if set(headers) <= set(same):  # one must name the rows
         same = [name for name in same if name not in headers]
     return {column: texts[column].iloc[0] for column in same}
-
-
-def _said_in_caption(texts: pd.DataFrame) -> list[str]:
-    """Columns that add nothing to the caption."""
-    present = [column for column in SAID_IN_CAPTION if column in texts]
-    return [name for name in present if texts.loc[texts[name] != EMPTY, name].nunique() <= 1]
 
 
 def _shared_parts(frame: pd.DataFrame, texts: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -24,9 +24,7 @@ class Cost:
 def paid_calls(manifests: Iterable[Mapping], spending: Path) -> list[Cost]:
     """Costs of the endpoints that an experiment's nodes asked, by name; empty for none.
 
-    Args:
-        manifests: those of the nodes.
-        spending: folder of the ledgers (see `judging.ledger`).
+    `spending` is the folder of the ledgers (see `judging.ledger`).
 
     Raises:
         ValueError: a ledger is damaged.

@@ -67,15 +67,10 @@ def build(
 
     Args:
         inputs: as for `tables.main`.
-        label: what kind of result the table shows, may be empty.
-        title: what is varied, for people.
         adaptations: the variants and the baseline, in the order of rows.
         baseline: the adaptation that differences are taken to.
         settings: by base, what sets each adaptation apart: a number or a text.
         setting: what the settings are, with their unit; "adaptation" where each is but a name.
-        reference: the adaptation that runs were compared with.
-        references: the reference of each adaptation that has another one.
-        judge_is_truth: whether the judge is right by construction.
 
     Raises:
         ValueError: an adaptation that is not listed, that has no setting, a base without the

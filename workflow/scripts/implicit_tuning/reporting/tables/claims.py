@@ -48,11 +48,8 @@ VERDICTS = {"agrees": "agree", "contradicts": "contradict", "undecided": "undeci
 class Claim:
     """One win rate stands above, below, or not above another.
 
-    Attributes:
-        text: the claim in words.
-        adaptation: whose win rate.
-        other: the adaptation that it is held against; None for the reference, 50 by definition.
-        expected: "above", "below" or "not above" (by NO_LIFT points or more).
+    `other` is None for the reference, 50 by definition. `expected` is "above", "below" or "not
+    above" (by NO_LIFT points or more).
     """
 
     text: str
@@ -89,15 +86,9 @@ def build(
 
     `difference` is that of the two win rates, in points, paired by seed and instruction. Claims
     about adaptations that a base was not given, or that were compared with another reference than
-    the paper's, are left out.
-
-    Args:
-        inputs: data folders of comparisons by the levels of their nodes, joined by "/".
-        label: what kind of result the table shows, may be empty.
-        adaptations: all of them.
-        paper_bases: the paper's base (a key of `paper.WIN_RATES`) that each base stands beside.
-        circumstances: what sets the experiment apart from the paper's, a sentence each.
-        references: the reference of each adaptation that has another one.
+    the paper's, are left out. `inputs` are data folders of comparisons by the levels of their
+    nodes, joined by "/". `paper_bases` has the paper's base (a key of `paper.WIN_RATES`) beside
+    each base. `circumstances` say what sets the experiment apart from the paper's, a sentence each.
 
     Raises:
         ValueError: a run given twice, or an adaptation that `adaptations` does not name.

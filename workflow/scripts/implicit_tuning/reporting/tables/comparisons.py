@@ -127,9 +127,6 @@ def annotations_of(runs: Sequence[ComparisonResult]) -> list[Annotations]:
     return [run.annotations for run in runs]
 
 
-# --- cells ---------------------------------------------------------------------------------------
-
-
 def mean_cells(runs: Sequence[ComparisonResult]) -> dict[str, float]:
     """Returns the cells of a mean over seeds: win rate, counts, length ratio."""
     mean = combine(annotations_of(runs))
@@ -145,9 +142,6 @@ def tested(name: str, p_values: Mapping[Row, float]) -> dict[Row, dict[str, floa
         row: {f"{name}_p": p, f"{name}_p_holm": together, "n_comparisons": len(p_values)}
         for (row, p), together in zip(p_values.items(), corrected, strict=True)
     }
-
-
-# --- what is known of the judge -------------------------------------------------------------------
 
 
 def with_judge(label: str, groups: Groups, judge_is_truth: bool, calibration: Path | None) -> str:

@@ -41,14 +41,9 @@ def build(
     """Win rate (%) of each number of epochs against the validation set's reference answers.
 
     The chosen row has its margin (points, paired by instruction) over the best other one, which
-    `compared_with_epochs` names.
-
-    Args:
-        inputs: data folders of comparisons ("judge/...") and choices ("select/base/adaptation") by
-            the names of their nodes.
-        label: what kind of result the table shows, may be empty.
-        adaptations: in the order of rows.
-        sweep: adaptation and number of epochs of each run of the sweep.
+    `compared_with_epochs` names. `inputs` are data folders of comparisons ("judge/...") and choices
+    ("select/base/adaptation") by the names of their nodes. `sweep` has the adaptation and number of
+    epochs of each run.
 
     Raises:
         ValueError: a run that `sweep` does not name, or a choice that was not among the candidates.

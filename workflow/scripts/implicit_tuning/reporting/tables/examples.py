@@ -37,12 +37,8 @@ def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) ->
 
     The instructions are sorted by the sha256 of their text, and one of each family is taken in
     turn (where the set has families): nobody chose them. The runs are those of the first seed.
-
-    Args:
-        inputs: data folders of answers ("generate/...") and comparisons ("judge/...") by the names
-            of their nodes, and the formatted "instructions".
-        label: what kind of result the table shows, may be empty.
-        adaptations: all of them, in the order of rows.
+    `inputs` are data folders of answers ("generate/...") and comparisons ("judge/...") by the names
+    of their nodes, and the formatted "instructions".
 
     Raises:
         ValueError: an adaptation that `adaptations` does not name, or answers without a comparison.
@@ -75,14 +71,12 @@ def choose_instructions(instructions: Sequence[Mapping], count: int = COUNT) -> 
     Families come in the order in which their first instruction does; a set without families is one.
     """
     families: dict[str | None, list[Mapping]] = {}
-    for row in sorted(instructions, key=lambda row: _sha256(row["instruction"])):
+    for row in sorted(
+        instructions, key=lambda row: hashlib.sha256(row["instruction"].encode()).hexdigest()
+    ):
         families.setdefault(row.get("family"), []).append(row)
     turns = chain.from_iterable(zip_longest(*families.values()))
     return [row for row in turns if row is not None][:count]
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _first_seed(names: Sequence[str], adaptations: Sequence[str]) -> list[tuple[str, ...]]:
@@ -157,12 +151,9 @@ def _markdown(frame: pd.DataFrame) -> str:
             for row in answers.to_dict(orient="records"):
                 ended = f"{row['n_tokens']} tokens, {row['finish']}"
                 parts += [f"**{row['adaptation']}** ({row['verdict']}; {ended})"]
-                parts += [_fenced(_cut(row["output"]))]
+                text = row["output"]
+                parts += [_fenced(text if len(text) <= SHOWN else f"{text[:SHOWN]} […]")]
     return "\n\n".join(parts)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]} […]"
 
 
 def _fenced(text: str) -> str:

@@ -87,15 +87,9 @@ def build(
         inputs: data folders by the names of their nodes: comparisons ("judge/...") and answers
             ("generate/...") of the guards and of the runs that they guard, and the "similarity/..."
             of these; under "calibration" the judge's calibration.json, if there is one.
-        label: what kind of result the table shows, may be empty.
-        adaptations: all of them, in the order of rows.
         guards: of each guard the adaptation `of`, its `kind`, the `formatter` of the task, and the
             `evaluation` set of the task, None for none.
         evaluation: the set that all adaptations answer.
-        embedding: name of the embedding that tells near from far.
-        reference: the adaptation that runs were compared with.
-        references: the reference of each adaptation that has another one.
-        judge_is_truth: whether the judge is right by construction.
 
     Raises:
         ValueError: a guard without the run that it guards, or without that run's similarity.

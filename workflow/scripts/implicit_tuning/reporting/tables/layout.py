@@ -31,13 +31,10 @@ EMPTY = "-"
 class Table:
     """A table and what stands above it.
 
-    Attributes:
-        frame: one row a line, numbers unrounded.
-        caption: one paragraph (Markdown) that says what the numbers are.
-        extra: further tables by name, e.g. the points behind a figure.
-        markdown: text under the caption in place of the table, where rows of a table do not read
-            well (long texts).
-        decimals: of the .csv; p-values have four.
+    `frame` has a row a line, with numbers unrounded. `caption` is one paragraph of Markdown.
+    `extra` has further tables by name, such as the points behind a figure. `markdown`, if given,
+    replaces the table under the caption, for rows that do not read well (long texts). `decimals`
+    are those of the .csv; p-values have four.
     """
 
     frame: pd.DataFrame
@@ -106,7 +103,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     for column in frame.columns:
         if _owner(column, frame) is not None or (len(frame) and frame[column].isna().all()):
             continue
-        if _has_parts(column, frame):
+        if any(f"{column}{part}" in frame for part in PARTS):
             columns[column] = _with_intervals(frame, column)
             if f"{column}_p" in frame:
                 columns[f"p of {column} (Holm)"] = _p_values(frame, column)
@@ -132,10 +129,6 @@ def _owner(column: str, frame: pd.DataFrame) -> str | None:
     """The number whose spread, interval end or p-value a column is, None for all other columns."""
     owners = (column.removesuffix(part) for part in PARTS if column.endswith(part))
     return next((owner for owner in owners if owner in frame), None)
-
-
-def _has_parts(column: str, frame: pd.DataFrame) -> bool:
-    return any(f"{column}{part}" in frame for part in PARTS)
 
 
 def _rounded(frame: pd.DataFrame, decimals: int) -> pd.DataFrame:

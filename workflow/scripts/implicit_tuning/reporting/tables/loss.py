@@ -34,12 +34,8 @@ def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) ->
 
     The interval is Student's t over seeds: updates are no sample, they trend, and each seed sees
     the rows in another order. One seed alone has none, and so no number. `loss-history.csv` beside
-    the table has the loss of every update.
-
-    Args:
-        inputs: the loss_history.jsonl of finetunes by base, adaptation and seed, joined by "/".
-        label: what kind of result the table shows, may be empty.
-        adaptations: all that were trained, in the order of rows.
+    the table has the loss of every update. `inputs` are the loss_history.jsonl of finetunes by
+    base, adaptation and seed, joined by "/".
 
     Raises:
         ValueError: an adaptation that `adaptations` does not name, or an empty history.

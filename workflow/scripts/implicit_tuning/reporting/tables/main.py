@@ -70,17 +70,9 @@ def build(
     the mean last. `n` counts judged pairs, `n_seeds` the seeds of a row (of one model without
     seeds: its references). Only means are tested, and only they have a length-controlled rate,
     since that of a single run has no interval. `note` is `label`, with what is known of the judge,
-    and then the adaptation's own entry in `notes`, if any.
-
-    Args:
-        inputs: data folders of comparisons by the levels of their nodes, joined by "/"; under
-            "calibration" the calibration.json of the judge, if there is one.
-        label: what kind of result the table shows, may be empty.
-        reference: the adaptation that runs were compared with.
-        adaptations: all of them, in the order of rows.
-        notes: remarks on single adaptations.
-        judge_is_truth: whether the judge is right by construction.
-        references: the reference of each adaptation that has another one.
+    and then the adaptation's own entry in `notes`, if any. `inputs` are data folders of comparisons
+    by the levels of their nodes, joined by "/"; under "calibration" the calibration.json of the
+    judge, if it exists. `references` has the reference of each adaptation that has another one.
 
     Raises:
         ValueError: a run given twice, or an adaptation that `adaptations` does not name.

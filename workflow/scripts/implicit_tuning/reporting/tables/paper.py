@@ -51,21 +51,20 @@ def build(
 
     `rank` counts from the highest among the adaptations that a base shares with the paper. Rows
     with a reference of their own, which `against` names, have no place in that order. Bases without
-    a counterpart and adaptations without a number in the paper are left out.
-
-    Args:
-        inputs: data folders of comparisons by the levels of their nodes, joined by "/".
-        label: what kind of result the table shows, may be empty.
-        adaptations: all of them, in the order of rows.
-        paper_bases: the paper's base (a key of `paper.WIN_RATES`) that each base stands beside.
-        circumstances: what sets the experiment apart from the paper's, a sentence each.
-        references: the reference of each adaptation that has another one than the paper's.
+    a counterpart and adaptations without a number in the paper are left out. `inputs` are data
+    folders of comparisons by the levels of their nodes, joined by "/". `paper_bases` has the
+    paper's base (a key of `paper.WIN_RATES`) beside each base. `circumstances` say what sets the
+    experiment apart from the paper's, a sentence each.
 
     Raises:
         ValueError: a run given twice, or an adaptation that `adaptations` does not name.
     """
     groups, _ = read_groups(inputs, adaptations)
-    shared = {group: runs for group, runs in groups.items() if _paper_rate(group, paper_bases)}
+    shared = {
+        group: runs
+        for group, runs in groups.items()
+        if group[2] in WIN_RATES.get(paper_bases.get(group[1]) or "", {})
+    }
     ordered = {group: runs for group, runs in shared.items() if group[2] not in references}
     places = _places(ordered, paper_bases)
     rows = [
@@ -85,10 +84,6 @@ def build(
         {"rank": "Int64", "paper_rank": "Int64"}
     )
     return Table(frame, _caption(label, frame, orders, circumstances))
-
-
-def _paper_rate(group: Group, paper_bases: Mapping[str, str | None]) -> bool:
-    return group[2] in WIN_RATES.get(paper_bases.get(group[1]) or "", {})
 
 
 def _beside(group: Group, paper_base: str) -> dict:

@@ -59,13 +59,9 @@ def build(inputs: Mapping[str, Path], label: str, adaptations: Sequence[str]) ->
     over seeds and pairs (the comparisons of a pair belong together), as wide as the exact one where
     nearly all pairs score alike. `difference` is that to the row `base` of the same base, in
     percentage points, paired pair by pair, and is tested; it is empty on the row of `base`, and
-    where `base` did not rank. `n` counts the comparisons of all seeds.
-
-    Args:
-        inputs: data folders of the rankings by the levels of their nodes,
-            "base/adaptation/seed/data set", seed "none" for one model without a seed.
-        label: what kind of result the table shows.
-        adaptations: all of them, in the order of rows.
+    where `base` did not rank. `n` counts the comparisons of all seeds. `inputs` are data folders by
+    the levels of their nodes, "base/adaptation/seed/data set", with seed "none" for a model without
+    a seed.
 
     Raises:
         ValueError: no ranking, an adaptation that `adaptations` does not name, or runs that did

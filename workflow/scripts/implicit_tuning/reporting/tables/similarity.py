@@ -43,9 +43,8 @@ NO_SPREAD = 1e-9
 class SimilarityRuns:
     """The measured runs of one base and adaptation, by seed.
 
-    Attributes:
-        lines: of each seed, a row an instruction with the columns of similarity.jsonl.
-        summary: the report of the first seed; what it says of the task holds for all.
+    `lines` has for each seed a row an instruction, with the columns of similarity.jsonl. `summary`
+    is the report of the first seed; what it says of the task holds for all.
     """
 
     base: str
@@ -85,12 +84,8 @@ def build(
 ) -> Table:
     """The table, with the extras `points` (a row an instruction) and `line` for the figure.
 
-    Args:
-        inputs: data folders of the measured runs by the levels of their nodes, joined by "/".
-        label: what kind of result the table shows.
-        reference: the adaptation whose training responses style is measured against.
-        adaptations: all of them, in the order of rows.
-        embedding: name of the embedding.
+    `inputs` are data folders of the measured runs by the levels of their nodes, joined by "/".
+    Style is measured against the training responses of `reference`.
     """
     runs = read_runs(inputs, adaptations)
     rows, lines = [], []
@@ -101,14 +96,14 @@ def build(
         )
         rows.append(_row(run, own, control))
         if own is not None and control is not None:
-            lines.append(_line(run, own, control))
+            line = own.line.assign(
+                base=run.base, adaptation=run.adaptation, reference_style=control.line["style"]
+            )
+            lines.append(line[LINE_COLUMNS])
     line = pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=LINE_COLUMNS)
     points = pd.concat([_points(run) for run in runs], ignore_index=True)
     caption = _caption(runs, label, reference, embedding)
     return Table(pd.DataFrame(rows), caption, {"points": points, "line": line})
-
-
-# --- runs ---------------------------------------------------------------------------------------
 
 
 def read_runs(inputs: Mapping[str, Path], adaptations: Sequence[str]) -> list[SimilarityRuns]:
@@ -181,16 +176,6 @@ def _points(run: SimilarityRuns) -> pd.DataFrame:
     )
 
 
-def _line(run: SimilarityRuns, own: Fit, control: Fit) -> pd.DataFrame:
-    line = own.line.assign(
-        base=run.base, adaptation=run.adaptation, reference_style=control.line["style"]
-    )
-    return line[LINE_COLUMNS]
-
-
-# --- the fitted line ----------------------------------------------------------------------------
-
-
 def fit_line(x: np.ndarray, y: np.ndarray) -> Fit | None:
     """The line of y on x of each seed, averaged over seeds; None where x has no spread.
 
@@ -240,9 +225,6 @@ def _fits(x: np.ndarray, y: np.ndarray, weights: np.ndarray, places: np.ndarray)
 def _seed_mean(values: np.ndarray, low: float, high: float, n: int) -> SeedMean:
     std = float(values.std(ddof=1)) if len(values) > 1 else None
     return SeedMean(float(values.mean()), std, float(low), float(high), n, len(values))
-
-
-# --- caption ------------------------------------------------------------------------------------
 
 
 def _caption(runs: Iterable[SimilarityRuns], label: str, reference: str, embedding: str) -> str:
