@@ -28,7 +28,7 @@ from implicit_tuning.judging.judge import Needs, Pair
 from implicit_tuning.judging.judges.openai import OpenAIJudge
 from implicit_tuning.judging.kinds import identity_settings, make_judge, runtime_settings
 
-SERVER = Path(__file__).resolve().parents[1] / "tests" / "unit" / "judge_server.py"
+SERVER = Path(__file__).resolve().parents[1] / "tests" / "support" / "judge_server.py"
 PAIRS, CONCURRENCY, DELAY_S = 805, 16, 0.05
 IDEAL_S = PAIRS / CONCURRENCY * DELAY_S
 MOST = 1.3

@@ -37,7 +37,7 @@ from implicit_tuning.models.folder import load_model, load_tokenizer
 from implicit_tuning.models.rule_adapter import RULES, RuleAdapter
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPOSITORY / "tests" / "unit"))
+sys.path.append(str(REPOSITORY / "tests" / "support"))
 import rule_reference
 
 BASE = REPOSITORY / "resources" / "organism" / "llama"

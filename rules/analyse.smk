@@ -57,7 +57,7 @@ rule measured:
     input:
         manifests=measures_of_group,
     output:
-        temp(touch(measured_mark("{group}", "{key}"))),
+        temp(touch(measured_marker("{group}", "{key}"))),
 
 
 # Where Snakemake runs: seconds each, and the finetunes that wait for it are planned anew.

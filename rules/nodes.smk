@@ -174,18 +174,18 @@ def upstream_of(stage):
 
 
 def weights_of(stage):
-    """Input function: the mark that the checkpoint that a node loads has its weights."""
+    """Input function: the marker that the checkpoint that a node loads has its weights."""
 
     def inputs(wildcards):
         node = node_of(stage, wildcards)
         above = [a for a in node.upstream.values() if isinstance(a, Node)]
-        return missing_inputs(node, weights_marks(a for a in above if a.stage in RELEASABLE))
+        return missing_inputs(node, weights_markers(a for a in above if a.stage in RELEASABLE))
 
     return inputs
 
 
-def weights_marks(nodes):
-    """Marks that checkpoints have their weights."""
+def weights_markers(nodes):
+    """Markers that checkpoints have their weights."""
     return inputs_that_can_change(when_known(PATHS.weights, node) for node in nodes)
 
 
@@ -215,12 +215,12 @@ def threads_of_finetune(wildcards):
 
 def releases(wildcards):
     """Input function: asks to give up the weights of every checkpoint that still has them."""
-    marks = []
+    markers = []
     for node in PLAN.stage("finetune") if GIVE_UP_CHECKPOINTS else []:
         served = all(is_built(PATHS, reader) for reader in PLAN.loading(node))
         if not served or when_known(PATHS.weights, node).is_file():
-            marks.append(str(when_known(PATHS.folder, node) / RELEASED_MARKER))
-    return marks
+            markers.append(str(when_known(PATHS.folder, node) / RELEASED_MARKER))
+    return markers
 
 
 def loading(wildcards):
@@ -238,8 +238,8 @@ def spec_of(stage):
 
 
 def with_weights(nodes):
-    """Manifests of nodes, and the marks of those that are to have their weights too."""
-    return manifests(nodes) + weights_marks(n for n in nodes if n.stage in RELEASABLE)
+    """Manifests of nodes, and the markers of those that are to have their weights too."""
+    return manifests(nodes) + weights_markers(n for n in nodes if n.stage in RELEASABLE)
 
 
 def folder_of(stage):
@@ -271,7 +271,7 @@ def measured_group(group):
         if all(is_built(PATHS, node) for node in nodes):
             return []
         key = short_hash([node.plan_key for node in nodes])
-        return measured_mark(group, key)
+        return measured_marker(group, key)
 
     return inputs
 
@@ -295,7 +295,7 @@ def require_possible():
         raise WorkflowError(f"no job was started:\n{lines}")
 
 
-def measured_mark(group, key):
+def measured_marker(group, key):
     """A file that Snakemake makes and deletes within a run: not in the results, which runs share."""
     return f".snakemake/measured/{group}.{key}"
 
