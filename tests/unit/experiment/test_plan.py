@@ -203,7 +203,7 @@ def test_rephrased_rows_know_their_rewriter_and_share_its_answers(plan_with):
     assert rows[0].settings["rephrase"] == {"kind": "organism", "threshold": 0.5}
     assert "implicit_tuning.data.rewriters.organism" in rows[0].code.modules
     assert rows[0].plan_key != rows[1].plan_key
-    assert rows[0].answers == rows[1].answers
+    assert rows[0].cache == rows[1].cache
 
 
 def test_another_version_of_a_rewriter_keeps_its_rewrites_apart(plan_with, monkeypatch, tmp_path):
@@ -211,7 +211,7 @@ def test_another_version_of_a_rewriter_keeps_its_rewrites_apart(plan_with, monke
         rewriter = "rewriters={short: {kind: organism}}"
         plan = plan_with(rewriter, "adaptations={response: {rephrase: short}}")
         node = plan.find("format", ("organism-lima", "blank-instructions-rephrased-by-short"))
-        return NodePaths(tmp_path).answers(node), NodePaths(tmp_path).earlier_answers(node)
+        return NodePaths(tmp_path).cache(node), NodePaths(tmp_path).earlier_caches(node)
 
     (first, earlier), kind = files(), rewriters.REWRITER_KINDS["organism"]
     assert first.match("cache/format/organism/*.v1.jsonl")
@@ -317,17 +317,17 @@ def test_ways_to_use_verdicts_rejudge_from_the_same_cache(plan_with, entry):
     before, after = judged_by(plan_with), judged_by(plan_with, **entry)
     assert changed_stages(before, after) == {"judge", *RESULTS}
     for one, other in zip(before.stage("judge"), after.stage("judge"), strict=True):
-        assert one.answers == other.answers
+        assert one.cache == other.cache
         assert one.plan_key != other.plan_key
 
 
 def test_every_comparison_has_a_cache_of_its_own_that_outlives_changed_runs(plan_with):
     before, after = plan_with(), plan_with("training={epochs: 3}")
-    keys = [node.answers for node in before.stage("judge")]
+    keys = [node.cache for node in before.stage("judge")]
     assert len(set(keys)) == len(keys) == 52
-    assert [node.answers for node in after.stage("judge")] == keys
+    assert [node.cache for node in after.stage("judge")] == keys
     other_kind = judged_by(plan_with)
-    assert not {node.answers for node in other_kind.stage("judge")} & set(keys)
+    assert not {node.cache for node in other_kind.stage("judge")} & set(keys)
 
 
 def test_df_gamed_and_a_model_folder_are_known_by_content(plan_with, tmp_path, repository):

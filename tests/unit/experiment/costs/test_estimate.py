@@ -274,7 +274,7 @@ def test_calls_are_those_without_a_kept_verdict(planned):
     (calls,) = estimate_costs(plan, paths).calls
     assert (calls.who, calls.calls, calls.kept) == ("judges.served", 52 * 208, 0)
     node = plan.stage("judge")[0]
-    cache = paths.answers(node)
+    cache = paths.cache(node)
     cache.parent.mkdir(parents=True)
     cache.write_text("{}\n" * 200)
     (fewer,) = estimate_costs(plan, paths).calls

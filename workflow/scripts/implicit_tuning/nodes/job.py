@@ -57,7 +57,7 @@ class Job:
         data: where the job writes its files.
         partial: folder for resumable work, named after the plan key; the job removes it when done.
         spending: folder of the ledgers of what endpoints cost.
-        cache: file for answers worth keeping longer than the node, see `Node.answers`.
+        cache: file for answers worth keeping longer than the node, see `Node.cache`.
         earlier_caches: files of earlier releases that may have such answers too.
         facts: counts and the like that belong into the manifest.
     """
@@ -113,8 +113,8 @@ def job_spec(paths: NodePaths, node: Node) -> str:
             },
             "folder": str(paths.folder(node)),
             "partial": str(paths.results / "partial" / node.plan_key),
-            "cache": _text(paths.answers(node)),
-            "earlier_caches": _text(paths.earlier_answers(node)),
+            "cache": _text(paths.cache(node)),
+            "earlier_caches": _text(paths.earlier_caches(node)),
             "spending": str(paths.spending),
         },
         sort_keys=True,

@@ -60,12 +60,12 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Answers of a judge or rewriter that a job keeps for later jobs, whatever becomes of its node.
+class CacheFile:
+    """A file of verdicts or rewrites that outlives the node whose job asked for them.
 
     Attributes:
-        place: folders and name of their file below the stage's folder of results/cache/.
-        version: raised by hand where other answers would now be given; in the name of the file.
+        place: folders and name of the file below the stage's folder of results/cache/.
+        version: raised by hand where a judge or rewriter would now reply otherwise; in the name.
     """
 
     place: tuple[str, ...]
@@ -83,7 +83,7 @@ class Node:
         settings: the node's own slice of the config, plain JSON values.
         upstream: what it reads, by the name under which the code asks for it.
         runtime: values that the job needs and that decide no byte of the result; in no key.
-        answers: those that its job keeps; None for a job that asks nobody.
+        cache: file of the verdicts or rewrites that its job keeps; None for a job that asks nobody.
     """
 
     stage: str
@@ -92,7 +92,7 @@ class Node:
     settings: Mapping[str, Any]
     upstream: Mapping[str, "Node | Source"]
     runtime: Mapping[str, Any] = field(default_factory=dict)
-    answers: Answers | None = None
+    cache: CacheFile | None = None
 
     def above(self, name: str) -> "Node":
         """The node that it reads under a name; what is read there must not be a source."""
@@ -202,18 +202,18 @@ class NodePaths:
         """The mark that says that a checkpoint still has its weights."""
         return self.folder(node) / WEIGHTS_MARKER
 
-    def answers(self, node: Node) -> Path | None:
-        """The file of the answers that a node's job keeps; None for a job that asks nobody."""
-        if node.answers is None:
+    def cache(self, node: Node) -> Path | None:
+        """The file of verdicts or rewrites of a node; None for a job that asks nobody."""
+        if node.cache is None:
             return None
-        *folders, name = node.answers.place
-        file = f"{name}.v{node.answers.version}.jsonl"
+        *folders, name = node.cache.place
+        file = f"{name}.v{node.cache.version}.jsonl"
         return self.results.joinpath("cache", node.stage, *folders, file)
 
-    def earlier_answers(self, node: Node) -> Path | None:
-        """The folder whose own files may have answers too: those of the first version were named
+    def earlier_caches(self, node: Node) -> Path | None:
+        """The folder whose own files may have some too: those of the first version were named
         by the code that asked for them."""
-        first = node.answers is not None and node.answers.version == 1
+        first = node.cache is not None and node.cache.version == 1
         return self.results / "cache" / node.stage if first else None
 
     @property

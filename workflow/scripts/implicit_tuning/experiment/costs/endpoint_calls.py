@@ -48,7 +48,7 @@ def calls_of(waiting: Iterable[Node], workload: Workload, paths: NodePaths) -> l
     files: set[Path] = set()
     for node in waiting:
         who = endpoint_of(node)
-        file = paths.answers(node)
+        file = paths.cache(node)
         # Two ways to format a data set share their rewrites.
         if who is not None and file is not None and file not in files:
             files.add(file)

@@ -24,7 +24,7 @@ from implicit_tuning.judging.kinds import (
 from implicit_tuning.models.adapters import is_adapter
 from implicit_tuning.nodes.code import PACKAGE, Code
 from implicit_tuning.nodes.digests import DigestMemory, model_files
-from implicit_tuning.nodes.node import Answers, Node, Source
+from implicit_tuning.nodes.node import CacheFile, Node, Source
 
 # Libraries whose versions decide the result of a stage.
 SELECTION_LIBRARIES = ("numpy", "scipy")
@@ -216,7 +216,7 @@ class RunPlanner(SourcePlanner):
             settings["chat"] = dict(self.config.chat)
         # A run that changed, another way of counting verdicts or an edit of the judge's code must not
         # pay again for what was judged.
-        kept = Answers(levels, kind.version)
+        kept = CacheFile(levels, kind.version)
         runtime = runtime_settings(judge)
         return self.plan.add(Node("judge", levels, code, settings, upstream, runtime, kept))
 

@@ -9,7 +9,7 @@ from implicit_tuning.experiment.config import Config, ConfigError
 from implicit_tuning.experiment.plan import Plan
 from implicit_tuning.nodes.code import PACKAGE, Code, short_hash
 from implicit_tuning.nodes.digests import DigestMemory
-from implicit_tuning.nodes.node import Answers, Node, Source
+from implicit_tuning.nodes.node import CacheFile, Node, Source
 from implicit_tuning.remote.lockfile import Pin, lock_name
 
 # Libraries whose versions decide the result of a stage.
@@ -145,7 +145,7 @@ def _rephrased(node: Node, rewriter: Mapping) -> Node:
         code=Code(roots, (*node.code.libraries, *kind.libraries)),
         settings={**node.settings, "rephrase": settings},
         runtime=rewriters.runtime_settings(rewriter),
-        answers=Answers((name, short_hash(kept_by)), kind.version),
+        cache=CacheFile((name, short_hash(kept_by)), kind.version),
     )
 
 
