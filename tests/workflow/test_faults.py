@@ -178,12 +178,14 @@ def keep_adaptations(checkout, *names: str) -> None:
 
 def wait_for_cache(checkout) -> Path:
     """The file of verdicts that a running judge has just begun."""
-    known = set((checkout.results / "cache/judge").glob("*.jsonl"))
-    while True:
+    known = set((checkout.results / "cache/judge").rglob("*.jsonl"))
+    end = time.monotonic() + 300  # seconds
+    while time.monotonic() < end:
         time.sleep(0.005)
-        for file in set((checkout.results / "cache/judge").glob("*.jsonl")) - known:
+        for file in set((checkout.results / "cache/judge").rglob("*.jsonl")) - known:
             if file.stat().st_size > 0:
                 return file
+    raise AssertionError("no verdict was kept")
 
 
 # --- disks --------------------------------------------------------------------------------------
