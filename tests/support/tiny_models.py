@@ -47,7 +47,11 @@ def character_tokenizer(
 
 
 def random_model(
-    vocabulary_size: int, family: str = "llama", context: int = 256, scale: float = 0.3
+    vocabulary_size: int,
+    family: str = "llama",
+    context: int = 256,
+    scale: float = 0.3,
+    **keys: object,
 ) -> PreTrainedModel:
     """Two layers; `scale` spreads the logits far enough that no two tokens tie."""
     config, model = {
@@ -67,14 +71,18 @@ def random_model(
             bos_token_id=None,
             eos_token_id=0,
             pad_token_id=None,
+            **keys,
         )
     ).eval()
 
 
-def write_base(folder: Path, family: str = "llama", context: int = 256, bos: bool = False) -> Path:
+def write_base(
+    folder: Path, family: str = "llama", context: int = 256, bos: bool = False, tied: bool = False
+) -> Path:
     """A complete model folder."""
     tokenizer = character_tokenizer(bos=bos)
-    random_model(len(tokenizer), family, context).save_pretrained(folder)
+    model = random_model(len(tokenizer), family, context, tie_word_embeddings=tied)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

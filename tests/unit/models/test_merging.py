@@ -95,20 +95,83 @@ def test_tokens_that_were_added_before_training_are_there(base, tmp_path):
     assert len(load_tokenizer(tmp_path / "merged")) == len(tokenizer)
 
 
-@pytest.mark.parametrize("target", [["embed_tokens"], ["lm_head"], "all-linear"])
-def test_embeddings_that_are_shared_are_parted_where_one_was_trained(tmp_path, target):
-    base = write_base(tmp_path / "base")
-    model = random_model(len(character_tokenizer()))
-    model.config.tie_word_embeddings = True
-    model.tie_weights()
-    model.save_pretrained(base)
-    adapter = train(base, LoraConfig(target_modules=target, r=2), tmp_path / "adapter")
+BOTH = ["embed_tokens", "lm_head"]
+INDICES = {"trainable_token_indices": [1, 70, 3]}
+# An adapter of a base whose embeddings are shared, and whether they still are when it is merged.
+OF_SHARED = {
+    "layers": ({"target_modules": "all-linear"}, True),
+    "embed": ({"target_modules": ["embed_tokens"]}, False),
+    "head": ({"target_modules": ["lm_head"]}, False),
+    "both": ({"target_modules": BOTH}, False),
+    "embed, kept tied": ({"target_modules": ["embed_tokens"], "ensure_weight_tying": True}, True),
+    "both, kept tied": ({"target_modules": BOTH, "ensure_weight_tying": True}, True),
+    "dora of embed": ({"target_modules": ["embed_tokens"], "use_dora": True}, False),
+    "tokens": ({"target_modules": ["q_proj"], **INDICES}, True),
+    "tokens of embed": (
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [1, 70, 3]}},
+        True,
+    ),
+    "tokens, kept tied": (
+        {"target_modules": ["q_proj"], **INDICES, "ensure_weight_tying": True},
+        True,
+    ),
+    "whole embed": ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, False),
+    "whole head": ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, False),
+    "whole both": ({"target_modules": ["q_proj"], "modules_to_save": BOTH}, False),
+    "whole embed, kept tied": (
+        {
+            "target_modules": ["q_proj"],
+            "modules_to_save": ["embed_tokens"],
+            "ensure_weight_tying": True,
+        },
+        True,
+    ),
+    "layers more than once": (
+        {"target_modules": ["q_proj"], "layer_replication": [[0, 2], [1, 2]]},
+        True,
+    ),
+}
+
+
+def expected_logits(base, adapter):
+    """Of peft's own forward pass, of base and adapter beside each other."""
+    return logits(PeftModel.from_pretrained(load_model(base, "float32", "eager"), adapter))
+
+
+@pytest.mark.parametrize("kind", OF_SHARED)
+def test_shared_embeddings_are_what_peft_computes_with(tmp_path, kind):
+    base = write_base(tmp_path / "base", tied=True)
+    keys, still_shared = OF_SHARED[kind]
+    adapter = train(base, LoraConfig(r=2, **keys), tmp_path / "adapter")
     merge(base, adapter, tmp_path / "merged", "float32", None)
-    expected = logits(PeftModel.from_pretrained(load_model(base, "float32", "eager"), adapter))
-    assert torch.allclose(merged_logits(tmp_path / "merged"), expected, atol=1e-4)
-    assert ("lm_head.weight" in load_file(tmp_path / "merged" / "model.safetensors")) == (
-        target != "all-linear"
-    )
+    expected = expected_logits(base, adapter)
+    found = merged_logits(tmp_path / "merged")
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+    assert (merged_logits(base) - expected).norm() > 1e-2 * expected.norm()
+    names = set(load_file(tmp_path / "merged" / "model.safetensors"))
+    assert ("lm_head.weight" not in names) == still_shared
+
+
+@pytest.mark.parametrize("keys", [{}, {"trainable_token_indices": [1, 70]}])
+def test_tokens_trained_by_themselves_of_a_base_that_shares_nothing(base, tmp_path, keys):
+    config = LoraConfig(r=2, target_modules=[*BOTH[bool(keys) :], "q_proj"], **keys)
+    adapter = train(base, config, tmp_path / "adapter")
+    merge(base, adapter, tmp_path / "merged", "float32", None)
+    expected = expected_logits(base, adapter)
+    assert (merged_logits(tmp_path / "merged") - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_shared_embeddings_with_added_tokens(tmp_path):
+    base = write_base(tmp_path / "base", tied=True)
+    more = load_model(base, "float32", "eager")
+    more.resize_token_embeddings(len(character_tokenizer()) + 5)
+    config = LoraConfig(r=2, target_modules=["embed_tokens"])
+    adapter = train(base, config, tmp_path / "adapter", more)
+    merge(base, adapter, tmp_path / "merged", "float32", None)
+    resized = load_model(base, "float32", "eager")
+    resized.resize_token_embeddings(len(character_tokenizer()) + 5)
+    expected = logits(PeftModel.from_pretrained(resized, adapter))
+    assert (merged_logits(tmp_path / "merged") - expected).norm() <= 1e-5 * expected.norm()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ from implicit_tuning.models.folder import TOKENIZER_FILES, load_model, load_toke
 TEMPLATE_FILE = "chat_template.jinja"
 # What peft puts before the name of each of the base's modules.
 PREFIX = "base_model.model."
-# How far logits of a short text may move by rounding, as a share of the largest.
+# Of an embedding that peft saves whole, how it is called behind the name of its module.
+WHOLE_WEIGHTS = ("weight", "base_layer.weight")
+# How far logits of short texts may move by rounding, as a share of the largest.
 PROBE_TOKENS = 8
 TOLERANCE = 1e-3
 # Of embeddings that were resized and trained as a whole peft also saves these parts, and reads none.
@@ -64,7 +66,7 @@ def merge(
     require_same_weights(config, base)
     trained_on = named_base(config)
     tokenizer, tokenizer_of, template_of = _tokenizer(base, adapter)
-    # Only a short text is read here, so that any attention will do.
+    # Only short texts are read here, so that any attention will do.
     model = load_model(base, "float32", "eager")
     ends = model.generation_config.eos_token_id
     merged = _merged(model, adapter)
@@ -74,6 +76,7 @@ def merge(
         pad_token_id=tokenizer.pad_token_id,
     )
     merged.to(getattr(torch, dtype)).save_pretrained(destination)
+    _require_written(merged, destination, dtype)
     tokenizer.save_pretrained(destination)
     print(f"merged: {config['peft_type']} trained on {trained_on or 'a base without a name'}")
     return MergeReport(config["peft_type"], trained_on, tokenizer_of, template_of)
@@ -94,9 +97,10 @@ def _tokenizer(base: Path, adapter: Path) -> tuple[PreTrainedTokenizerBase, str,
 
 
 def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    _fit_embeddings(model, load_file(adapter / WEIGHTS_FILE))
+    _fit_rows(model, load_file(adapter / WEIGHTS_FILE))
     try:
-        adapted = PeftModel(model, PeftConfig.from_pretrained(str(adapter)))
+        config = PeftConfig.from_pretrained(str(adapter))
+        adapted = PeftModel(model, config)
         mapping = getattr(model, "_checkpoint_conversion_mapping", {})
         found = adapted.load_adapter(
             str(adapter), "default", torch_device="cpu", key_mapping=mapping
@@ -104,7 +108,7 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         misfits = [key for key in found.unexpected_keys if not WRITTEN_TWICE & set(key.split("."))]
         misfits += found.missing_keys
         if not misfits:
-            return _merge_exactly(adapted.eval())
+            return _merge_exactly(adapted.eval(), _probe(config, model))
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         misfits = [" ".join(str(error).split())[:300]]
     raise UnusableAdapter(
@@ -113,33 +117,84 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     )
 
 
-def _fit_embeddings(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
-    """Give the model as many tokens as the adapter brings whole embeddings of (tokens were added
-    before training), and embeddings of their own to both ends if it changes one of two that are
-    shared."""
+def _fit_rows(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
+    """Give the model as many tokens as the adapter brings whole embeddings of: tokens were added
+    before training."""
     ends = {model.get_input_embeddings(), model.get_output_embeddings()}
-    names = [f"{PREFIX}{name}." for name, module in model.named_modules() if module in ends]
-    if model.config.tie_word_embeddings and any(key.startswith(tuple(names)) for key in weights):
-        model.config.tie_word_embeddings = False
-        output = model.get_output_embeddings()
-        output.weight = torch.nn.Parameter(output.weight.detach().clone())
-    rows = model.get_input_embeddings().weight.shape[0]
-    brought = [len(weights[f"{name}weight"]) for name in names if f"{name}weight" in weights]
-    if brought and brought[0] != rows:
+    names = [f"{PREFIX}{name}" for name, module in model.named_modules() if module in ends]
+    wholes = [f"{name}.{part}" for name in names for part in WHOLE_WEIGHTS]
+    brought = [len(weights[whole]) for whole in wholes if whole in weights]
+    if brought and brought[0] != model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(brought[0], mean_resizing=False)
 
 
+def _probe(config: PeftConfig, model: PreTrainedModel) -> torch.Tensor:
+    """Short texts, [texts, PROBE_TOKENS], with every token that was trained by itself."""
+    trained = getattr(config, "trainable_token_indices", None) or []
+    rows = trained.values() if isinstance(trained, dict) else [trained]
+    known = model.get_input_embeddings().weight.shape[0]
+    tokens = [*range(PROBE_TOKENS), *(token for row in rows for token in row)]
+    tokens += range(-len(tokens) % PROBE_TOKENS)  # fills the last text
+    return torch.tensor(tokens).clamp(max=known - 1).view(-1, PROBE_TOKENS)
+
+
 @torch.inference_mode()
-def _merge_exactly(adapted: PeftModel) -> PreTrainedModel:
-    """Merge, and see that a text's logits are what they were.
+def _logits(model: torch.nn.Module, probe: torch.Tensor) -> torch.Tensor:
+    return model(input_ids=probe, use_cache=False).logits.float()
+
+
+def _merge_exactly(adapted: PeftModel, probe: torch.Tensor) -> PreTrainedModel:
+    """Merge, and see that the logits are those of peft's own forward pass.
 
     Raises:
         ValueError: they are not, or a weight is not finite.
     """
-    text = torch.arange(PROBE_TOKENS)[None]
-    before = adapted(input_ids=text).logits
+    before = _logits(adapted, probe)
+    _part_shared_weights(adapted)
     merged = adapted.merge_and_unload(safe_merge=True)
-    after = merged(input_ids=text).logits
-    if not (before - after).abs().max() <= TOLERANCE * before.abs().max():
+    _share_equal_embeddings(merged)
+    if not _differ_by(before, _logits(merged, probe)) <= TOLERANCE:
         raise ValueError("merged, it does something else than beside the base")
     return merged
+
+
+def _part_shared_weights(model: torch.nn.Module) -> None:
+    """Give each layer weights of its own: a change that is merged into one layer would else be one
+    of all that share its weights."""
+    seen: set[torch.nn.Parameter] = set()
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if weight in seen:
+                setattr(module, name, torch.nn.Parameter(weight.detach().clone(), False))
+            seen.add(weight)
+
+
+def _share_equal_embeddings(model: PreTrainedModel) -> None:
+    """Embeddings of both ends are shared again, and saved once, if the adapter left them equal."""
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()
+    shared = last is not None and torch.equal(first.weight, last.weight)
+    if shared:
+        last.weight = first.weight
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = shared
+
+
+def _differ_by(before: torch.Tensor, after: torch.Tensor) -> float:
+    """The largest difference, as a share of the largest logit."""
+    return ((before - after).abs().max() / before.abs().max()).item()
+
+
+def _require_written(merged: PreTrainedModel, folder: Path, dtype: str) -> None:
+    """Read the written folder as jobs will, and compare its weights with those of the model."""
+    written = load_model(folder, dtype, "eager").state_dict()
+    weights = merged.state_dict()
+    misfits = [
+        name
+        for name in sorted(weights.keys() | written.keys())
+        if not (name in weights and name in written and torch.equal(weights[name], written[name]))
+    ]
+    if misfits:
+        raise UnusableAdapter(
+            f"{misfits[0]} of {folder} is not what was merged: models of its kind share weights that "
+            "the adapter changes apart. Merge the adapter where it was trained, and give that model"
+        )
