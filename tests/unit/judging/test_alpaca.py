@@ -286,14 +286,29 @@ def test_verdicts_of_each_order_are_cached_for_themselves(tmp_path):
     assert third.seen == []
 
 
-def test_index_is_taken_from_the_rows():
-    outputs, references = longer_shorter(2)
-    for number, (row, other) in enumerate(zip(outputs, references, strict=True)):
-        row["index"] = other["index"] = 10 + number
-    assert [r["index"] for r in judge_outputs(outputs, references, LongerWins()).annotations] == [
-        10,
-        11,
-    ]
+@pytest.mark.parametrize(
+    ("of_model", "of_reference", "expected"),
+    [
+        ([10, 11, 12], [10, 11, 12], [10, 11, 12]),
+        ([10, 11, 12], [], [10, 11, 12]),
+        ([], [10, 11, 12], [10, 11, 12]),
+        ([9, 8, 7], [1, 2, 3], [9, 8, 7]),
+        ([10], [], [0, 1, 2]),
+        (["a", 7, None], [10, 11, 12], [10, 11, 12]),
+        ([1, 1, 2], [True, "0", 1.5], [0, 1, 2]),
+        ([], [], [0, 1, 2]),
+    ],
+)
+def test_outputs_are_compared_by_instruction_and_an_index_is_optional(
+    of_model, of_reference, expected
+):
+    outputs, references = longer_shorter(3)
+    for side, indexes in ((outputs, of_model), (references, of_reference)):
+        for row, index in zip(side, indexes, strict=False):
+            row["index"] = index
+    comparison = judge_outputs(outputs, references, LongerWins())
+    assert [row["index"] for row in comparison.annotations] == expected
+    assert comparison.summary["n_wins"] == 3
 
 
 def without_last(outputs):
@@ -326,14 +341,6 @@ def with_second_generator(outputs):
         (with_second_generator, r"several generators: \['model', 'other'\]"),
         (lambda outputs: outputs[::-1], "different orders, first at row 0"),
         (lambda outputs: [], "there are no model outputs"),
-        (
-            lambda outputs: [row | {"index": 9 - i} for i, row in enumerate(outputs)],
-            "model rows are not in the order of their `index`",
-        ),
-        (
-            lambda outputs: [row | {"index": i} for i, row in enumerate(outputs)],
-            "index 0, 'question 0' and index None",
-        ),
     ],
 )
 def test_sides_that_do_not_belong_together_are_refused_before_judging(change, message):

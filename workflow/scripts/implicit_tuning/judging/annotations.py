@@ -40,14 +40,22 @@ def annotate(
 
     `passes` is one pass, or that and the one in the other order.
     """
+    indexes = _indexes(outputs) or _indexes(references) or range(len(outputs))
     return [
-        _annotation(position, output, reference, passes, judge_id)
-        for position, (output, reference) in enumerate(zip(outputs, references, strict=True))
+        _annotation(index, output, reference, passes, judge_id)
+        for index, output, reference in zip(indexes, outputs, references, strict=True)
     ]
 
 
+def _indexes(rows: Sequence[Mapping]) -> list[int] | None:
+    """The `index` of each row; None unless every row has one of its own."""
+    found = [row.get("index") for row in rows]
+    whole = [index for index in found if type(index) is int]
+    return whole if len(set(whole)) == len(rows) else None
+
+
 def _annotation(
-    position: int, output: Mapping, reference: Mapping, passes: Sequence[Pass], judge_id: str
+    index: int, output: Mapping, reference: Mapping, passes: Sequence[Pass], judge_id: str
 ) -> dict:
     instruction = output["instruction"]
     judged = output["output"] != reference["output"]
@@ -55,7 +63,7 @@ def _annotation(
     verdicts = [one.verdicts[instruction] for one in passes] if judged else []
     status = next((verdict.status for verdict in verdicts if verdict.status != "ok"), "ok")
     return {
-        "index": output.get("index", position),
+        "index": index,
         "instruction_sha256": hashlib.sha256(instruction.encode()).hexdigest(),
         "generator_1": reference["generator"],
         "generator_2": output["generator"],

@@ -1,7 +1,7 @@
 """The two sides of a comparison, checked before a judge is asked.
 
 AlpacaEval joins them on the instruction: a repeated or differing one would silently multiply or
-drop pairs, and a null output would be judged as the text "None".
+drop pairs, and a null output would be judged as the text "None". A row's `index` is not compared.
 """
 
 from collections import Counter
@@ -26,12 +26,11 @@ def check_outputs(outputs: Sequence[Mapping], references: Sequence[Mapping]) -> 
             f"only the model {_named(set(ours) - set(theirs))}, "
             f"only the reference {_named(set(theirs) - set(ours))}; generate both from one set"
         )
-    for position, (mine, other) in enumerate(zip(outputs, references, strict=True)):
-        if (mine["instruction"], mine.get("index")) != (other["instruction"], other.get("index")):
+    for position, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        if mine != other:
             raise InvalidOutputs(
                 "model and reference outputs are in different orders, first at row "
-                f"{position}: index {mine.get('index')}, {mine['instruction']!r} and index "
-                f"{other.get('index')}, {other['instruction']!r}; keep the evaluation set's order"
+                f"{position}: {mine!r} and {other!r}; keep the evaluation set's order"
             )
 
 
@@ -52,9 +51,6 @@ def _check_rows(side: str, rows: Sequence[Mapping]) -> None:
     repeated = {instruction for instruction, count in counts.items() if count > 1}
     if repeated:
         raise InvalidOutputs(f"{side} outputs repeat instructions: {_named(repeated)}")
-    indexes = [row["index"] for row in rows if "index" in row]
-    if indexes != sorted(indexes) or len(indexes) not in (0, len(rows)):
-        raise InvalidOutputs(f"{side} rows are not in the order of their `index`")
 
 
 def _named(instructions: set[str]) -> str:
