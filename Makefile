@@ -13,6 +13,10 @@ OVERRIDES := $(if $(DATA),--config data_root=$(abspath $(DATA)))
 SNAKEMAKE_WITH := $(if $(CONFIG),--configfile $(CONFIG)) $(OVERRIDES)
 TOOL_WITH := $(addprefix --configfile ,$(CONFIG)) $(OVERRIDES)
 
+# Whether a switch such as FORCE is on: 1 or yes, in capitals or not. Anything else leaves it off.
+ON := 1 yes Yes yEs yeS YEs YeS yES YES
+on = $(if $(word 2,$($(1))),,$(filter $(ON),$($(1))))
+
 # Two files of tests at a time: most of their time is that of programs that use one core.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -61,7 +65,7 @@ plan: $(STAMP)  ## what it will take: nodes, tokens, hours, disk, paid calls
 	$(TOOL) plan $(TOOL_WITH)
 
 check: $(STAMP)  ## every problem before the first job; CLUSTER=1 on a login node
-	$(TOOL) check $(TOOL_WITH) $(if $(CLUSTER),--cluster)
+	$(TOOL) check $(TOOL_WITH) $(if $(call on,CLUSTER),--cluster)
 
 verify: $(STAMP)  ## hash every artifact of the experiment again
 	$(TOOL) verify $(TOOL_WITH)
@@ -73,7 +77,7 @@ explain: $(STAMP)  ## why a node is stale or not: make explain NODE=table/main
 	$(TOOL) explain $(TOOL_WITH) $(NODE)
 
 prune: $(STAMP)  ## list what no given config needs; FORCE=1 deletes it
-	$(TOOL) prune $(TOOL_WITH) $(if $(FORCE),--force)
+	$(TOOL) prune $(TOOL_WITH) $(if $(call on,FORCE),--force)
 
 unlock: $(STAMP)  ## remove the lock of a killed run, after making sure that none is alive
 	$(TOOL) unlock
@@ -91,18 +95,18 @@ export MODEL BASE TASK_DATA REFERENCE RUN REPO DATA TASK OF_ONE_RUN
 # unless it is given; docs/audit.md says what else can be.
 audit: $(STAMP)  ## does a checkpoint follow instructions? MODEL=... [BASE= TASK_DATA= REFERENCE=]
 	@test -n "$$MODEL" || { echo "make audit needs MODEL=<run, folder or owner/name of the hub>"; exit 2; }
-	@$(TOOL) audit $(TOOL_WITH) --model "$$MODEL" $(if $(BASE),--base "$$BASE") $(if $(YES),--yes) \
+	@$(TOOL) audit $(TOOL_WITH) --model "$$MODEL" $(if $(BASE),--base "$$BASE") $(if $(call on,YES),--yes) \
         $(if $(TASK_DATA),--task-data "$$TASK_DATA") $(if $(REFERENCE),--reference "$$REFERENCE")
 
 chat: $(STAMP)  ## talk with a run: make chat RUN=organism-llama/response/1, also with RULES=1
 	@test -n "$$RUN$$MODEL" || \
         { echo "make chat needs RUN=<base/adaptation/seed> or MODEL=<a model folder>"; exit 2; }
-	@$(TOOL) chat $(TOOL_WITH) $(if $(RULES),--rules) $(if $(RUN),"$$RUN",--model "$$MODEL")
+	@$(TOOL) chat $(TOOL_WITH) $(if $(call on,RULES),--rules) $(if $(RUN),"$$RUN",--model "$$MODEL")
 
 publish: $(STAMP)  ## a run for the hub: RUN=base/adaptation/seed REPO=owner/name; YES=1 sends it
 	@test -n "$$RUN" -a -n "$$REPO" || \
         { echo "make publish needs RUN=<base/adaptation/seed> REPO=<owner/name>"; exit 2; }
-	@$(TOOL) publish $(TOOL_WITH) "$$RUN" --repo "$$REPO" $(if $(YES),--yes) $(if $(PUBLIC),--public)
+	@$(TOOL) publish $(TOOL_WITH) "$$RUN" --repo "$$REPO" $(if $(call on,YES),--yes) $(if $(call on,PUBLIC),--public)
 
 lock: $(STAMP)  ## pin what a config takes from the hub, in config/lock.yaml
 	$(TOOL) lock $(TOOL_WITH)
