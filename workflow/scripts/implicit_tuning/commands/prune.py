@@ -15,8 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print each folder with its size, and delete it if that is asked for."""
     made, paths = planned(arguments)
-    if arguments.force and upkeep.refuse_while_running("delete"):
-        return 1
+    if arguments.force:
+        if upkeep.refuse_while_running("delete"):
+            return 1
+        for node in made.nodes.values():
+            paths.key(node)  # nothing is deleted while a key is not known: the node may be needed
     total = 0
     for path in upkeep.unneeded(made, paths):
         size = upkeep.folder_size(path)

@@ -1,5 +1,6 @@
 """Care for built results: find damage, name what must be rebuilt, find what nobody needs."""
 
+import contextlib
 import os
 import shlex
 import sys
@@ -145,11 +146,13 @@ def withdraw(findings: list[Finding], paths: NodePaths) -> list[Path]:
 def unneeded(plan: Plan, paths: NodePaths) -> list[Path]:
     """Folders that neither this plan nor any finished experiment needs: one with stable names.
 
-    Raises:
-        KeyNotKnown: a data set is not formatted, so that nobody can say what is needed below it.
+    While a data set is not formatted, the keys below it are not known, and nodes that have them are
+    among these folders.
     """
     needed = {link.resolve() for link in paths.results.glob("*/current/**/*") if link.is_symlink()}
-    needed |= {paths.folder(node).resolve() for node in plan.nodes.values()}
+    for node in plan.nodes.values():
+        with contextlib.suppress(KeyNotKnown):
+            needed.add(paths.folder(node).resolve())
     folders = [
         folder
         for stage, levels in LEVELS.items()
