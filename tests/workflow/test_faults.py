@@ -87,13 +87,15 @@ def built(checkout) -> set[Path]:
 
 def saved_updates(checkout, at_least: int) -> int:
     """How many updates the training's partial state holds; waits until they are so many."""
-    while True:
+    end = time.monotonic() + 300  # seconds
+    while time.monotonic() < end:
         time.sleep(0.02)
         for state in (checkout.results / "partial").glob("*/state.safetensors"):
             with contextlib.suppress(FileNotFoundError), safe_open(state, "pt") as file:
                 done = len(json.loads(file.metadata()["history"]))
                 if done >= at_least:
                     return done
+    raise AssertionError("no update was saved")
 
 
 def wait_for_end(process: psutil.Process) -> None:

@@ -1,9 +1,9 @@
-"""An artifact: the folder of a built node, with a manifest that says what it holds and whence.
+"""An artifact: the folder of a built node, with a manifest of its files, their hashes and its inputs.
 
     results/nodes/<stage>/<levels>/<key>/
         data/           the files
         manifest.json   their sha256 and size, the config slice, code, versions, upstream
-        weights         checkpoints only: stands while their weights do (see `release`)
+        weights         checkpoints only: exists while they have their weights (see `release`)
         job.log         what the job printed
 
 A job works in a folder of its own beside data/, which is renamed into place when it is whole; the

@@ -171,7 +171,7 @@ def _printing_to(log: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sole_builder(folder: Path) -> Iterator[None]:
-    """Hold the node's lock; who had to wait finds the node built, and leaves.
+    """Hold the node's lock. If another process built the node while this one waited, exit.
 
     The other may belong to another run over the same results, or to a scheduler that was killed.
     """
@@ -192,7 +192,7 @@ def _sole_builder(folder: Path) -> Iterator[None]:
 
 
 def _stands(folder: Path) -> bool:
-    """Whether a node is built, with its weights where it has any, by names and sizes."""
+    """Whether a node is built, with its weights if it has any; names and sizes are checked."""
     built = (folder / "manifest.json").is_file()
     return built and not is_released(folder) and not find_damage(folder, read_bytes=False)
 

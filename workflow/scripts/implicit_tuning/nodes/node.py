@@ -1,4 +1,4 @@
-"""Identity of a node: what its result depends on, hashed into a key that stands in its path.
+"""Identity of a node: what its result depends on, hashed into a key that is part of its path.
 
 A node is one unit of work (one finetune, one comparison, ...). Its key is the hash of its stage,
 the code that does the work, its own slice of the config and the identity of what it reads.
@@ -199,7 +199,7 @@ class NodePaths:
         return self._manifests[node]
 
     def weights(self, node: Node) -> Path:
-        """The mark that says that a checkpoint still has its weights."""
+        """The marker that a checkpoint still has its weights."""
         return self.folder(node) / WEIGHTS_MARKER
 
     def cache(self, node: Node) -> Path | None:
@@ -222,7 +222,7 @@ class NodePaths:
         return self.results / "cache" / "spending"
 
     def is_built(self, node: Node) -> bool:
-        """Whether the node's manifest stands (its files are checked by its readers)."""
+        """Whether the node's manifest exists (its readers check its files)."""
         return self.manifest(node).is_file()
 
 

@@ -41,7 +41,7 @@ def table_notes(config: Config) -> dict[str, str]:
 
 
 def controls(config: Config) -> list[str]:
-    """Adaptations that are no attempt to win, by name."""
+    """Adaptations that are controls and not meant to win, by name."""
     return sorted(n for n, a in config.adaptations.items() if a["kind"] == "shuffled")
 
 
@@ -106,7 +106,7 @@ def has_mark(formatter: str) -> bool:
 
 
 def paper_bases(config: Config) -> dict[str, str | None]:
-    """Which of the paper's bases each base stands beside."""
+    """The base of the paper that each base is compared with."""
     return {name: base.get("paper") for name, base in config.bases.items()}
 
 
