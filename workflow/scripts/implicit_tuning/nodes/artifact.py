@@ -51,7 +51,7 @@ def find_damage(
         folder: the node's folder.
         read_bytes: compare sha256 too, not only names and sizes.
         only: look at this file alone.
-        released: weights that were given up on purpose (see `release`) are no damage.
+        released: weights that were given up on purpose (see `release`) do not count as damage.
     """
     files = read_manifest(folder)["files"]
     if only is not None and only not in files:

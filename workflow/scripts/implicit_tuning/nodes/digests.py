@@ -103,7 +103,7 @@ def judge_identity(kind: str, parameters: object) -> str:
     """Returns `<kind>-<hash>` with the first 12 hex digits of the sha256 of the parameters.
 
     `parameters` is any JSON value; the order of its keys does not matter. The judge's code is not
-    in it: that stands in the key of the artifact and so in the path of the judge's cache.
+    in it: a change of the code that changes verdicts raises the version of the judge's kind.
     """
     canonical = json.dumps(parameters, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return f"{kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
